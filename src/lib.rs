@@ -1,0 +1,14 @@
+//! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
+//!
+//! A module imports only what stands to its left:
+//! `secret < fault < environment < policy < scope < process < aws < document < sops < refs < chart < render < cmp, http
+//! < config < main`.
+
+pub mod aws;
+pub mod environment;
+pub mod fault;
+pub mod policy;
+pub mod refs;
+pub mod scope;
+pub mod secret;
+pub mod sops;

@@ -1,0 +1,20 @@
+//! All that a source may use of the outside world. A source never reads the process environment itself.
+
+use std::sync::Arc;
+
+use crate::aws::Aws;
+use crate::environment::Environment;
+use crate::sops::keys::Keyring;
+
+/// Shared by all sources of a process.
+#[derive(Clone, Debug)]
+pub struct Ambient {
+    /// Snapshot of the environment.
+    pub environment: Environment,
+    /// AWS configuration and its one HTTP client.
+    pub aws: Arc<Aws>,
+    /// The keys that open SOPS files.
+    pub keyring: Arc<Keyring>,
+    /// Environment variables that `envsubst` may see; `None` is all of them (a laptop).
+    pub envsubst: Option<Vec<String>>,
+}
