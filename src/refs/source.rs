@@ -38,6 +38,9 @@ pub trait Source: Debug + Send + Sync {
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>>;
 }
 
+/// Opens a backend for one set of connection options.
+pub type Open = fn(&Params, &Ambient) -> Result<Arc<dyn Source>, OpenError>;
+
 /// One kind of backend. Docs, metric labels, `--help` and the conformance run derive from the table of them.
 pub struct Scheme {
     /// The scheme of the URI, lower case.
@@ -49,7 +52,7 @@ pub struct Scheme {
     /// Names of the query options that choose the document (passed in each locator).
     pub document: &'static [&'static str],
     /// Opens the backend for one set of connection options. Does no I/O; a login happens at the first fetch.
-    pub open: fn(&Params, &Ambient) -> Result<Arc<dyn Source>, OpenError>,
+    pub open: Open,
 }
 
 /// A backend cannot be opened with these options here.

@@ -59,7 +59,7 @@ pub enum SealedKey {
         /// URL-safe base64 without padding.
         enc: String,
     },
-    /// `hc_vault`: transit of HashiCorp Vault or `OpenBao`.
+    /// `hc_vault`: transit of HashiCorp Vault or OpenBao.
     VaultTransit {
         /// Address, as the file says it.
         address: String,
@@ -70,7 +70,7 @@ pub enum SealedKey {
         /// `vault:v1:…`.
         enc: String,
     },
-    /// `hckms`: `HuaweiCloud` KMS.
+    /// `hckms`: HuaweiCloud KMS.
     HuaweiKms {
         /// `region:uuid`.
         key_id: String,
