@@ -1,10 +1,11 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < environment < policy < scope < process < aws < document < sops < refs < chart < render < cmp, http
-//! < config < main`.
+//! `secret < fault < confine < environment < policy < scope < process < aws < document < sops < refs < chart <
+//! render < cmp, http < config < main`.
 
 pub mod aws;
+pub mod confine;
 pub mod environment;
 pub mod fault;
 pub mod policy;
