@@ -9,6 +9,7 @@ pub mod confine;
 pub mod environment;
 pub mod fault;
 pub mod policy;
+pub mod process;
 pub mod refs;
 pub mod scope;
 pub mod secret;
