@@ -5,12 +5,14 @@
 //! render < cmp, http < config < main`.
 
 pub mod aws;
+pub mod config;
 pub mod confine;
 pub mod environment;
 pub mod fault;
 pub mod policy;
 pub mod process;
 pub mod refs;
+pub mod render;
 pub mod scope;
 pub mod secret;
 pub mod sops;

@@ -1,0 +1,161 @@
+//! Arguments and environment, read once and turned into the options of the other modules.
+//!
+//! The operator's choices ([`Operator`]) come from flags and `STRONGROOM_*` variables of the process; nothing that a
+//! repository or an Application can set reaches them.
+
+pub mod application;
+pub mod operator;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+pub use operator::Operator;
+
+const EXAMPLES: &str = "\
+Examples:
+  # What Argo CD would get, secrets masked
+  strongroom template shop ./charts/shop -f values.yaml -f secrets.yaml
+  strongroom template --application app.yaml
+
+  # What a file or a reference opens to
+  strongroom decrypt secrets.yaml
+  strongroom get 'ref+awssecrets://team/db#/password'
+  strongroom resolve -f values.yaml";
+
+/// Renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The operator's choices.
+    #[command(flatten)]
+    pub operator: Operator,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What Strongroom can be asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the manifests of the app in the current directory, as Argo CD asks for them.
+    ///
+    /// Reads ARGOCD_APP_NAME, ARGOCD_APP_NAMESPACE, KUBE_VERSION, KUBE_API_VERSIONS, ARGOCD_ENV_* and
+    /// ARGOCD_APP_PARAMETERS. Manifests go to stdout; on failure stdout stays empty and stderr says why.
+    Generate(Generate),
+    /// Render a chart, or an Argo CD Application, from a terminal. Secrets are masked.
+    Template(Box<Template>),
+    /// Print what a SOPS file opens to.
+    Decrypt(Decrypt),
+    /// Print YAML or JSON with its references resolved.
+    Resolve(Resolve),
+    /// Print what one reference resolves to.
+    Get(Get),
+    /// Print the completion script of a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the reference pages of the documentation, made from the code's own tables.
+    #[command(hide = true)]
+    Docs {
+        /// Which page.
+        page: Page,
+    },
+}
+
+/// A page of the documentation that is made from a table.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Page {
+    /// Settings of an application.
+    Parameters,
+    /// Schemes of references.
+    References,
+}
+
+/// Arguments of `generate`.
+#[derive(Args, Debug)]
+pub struct Generate {
+    /// The repository's root; found from ARGOCD_APP_SOURCE_PATH, else from the nearest .git.
+    #[arg(long, value_name = "DIR")]
+    pub repository: Option<PathBuf>,
+}
+
+/// Arguments of `template`: helm's own, and a few.
+#[derive(Args, Debug)]
+pub struct Template {
+    /// Name of the release.
+    #[arg(required_unless_present = "application")]
+    pub name: Option<String>,
+    /// Directory of the chart.
+    #[arg(required_unless_present = "application")]
+    pub chart: Option<PathBuf>,
+    /// Render this Argo CD Application as the sidecar would (`-` is stdin).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "chart", "values", "set", "set_string", "set_json", "set_file", "set_literal", "namespace"])]
+    pub application: Option<PathBuf>,
+    /// Value file; may be encrypted, may be given several times.
+    #[arg(short = 'f', long, value_name = "FILE", value_delimiter = ',')]
+    pub values: Vec<String>,
+    /// Value by path: `a.b=c`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Value by path that stays a string.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set_string: Vec<String>,
+    /// Value by path, as JSON.
+    #[arg(long, value_name = "PATH=JSON")]
+    pub set_json: Vec<String>,
+    /// Content of a file as a value, by path.
+    #[arg(long, value_name = "PATH=FILE")]
+    pub set_file: Vec<String>,
+    /// Value by path, taken letter by letter.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set_literal: Vec<String>,
+    /// Namespace of the release.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Kubernetes version that the chart sees.
+    #[arg(long, value_name = "VERSION")]
+    pub kube_version: Option<String>,
+    /// API versions that the chart sees.
+    #[arg(short, long, value_name = "VERSION", value_delimiter = ',')]
+    pub api_versions: Vec<String>,
+    /// Take the chart's `crds` directory in (as Argo CD does; helm does not by default).
+    #[arg(long)]
+    pub include_crds: bool,
+    /// Leave out test hooks.
+    #[arg(long)]
+    pub skip_tests: bool,
+    /// Do not check values against the chart's schema.
+    #[arg(long)]
+    pub skip_schema_validation: bool,
+    /// The repository's root, which nothing of the chart may leave; the nearest directory with .git by default.
+    #[arg(long, value_name = "DIR")]
+    pub repository: Option<PathBuf>,
+    /// Print secrets instead of `<masked>`.
+    #[arg(long)]
+    pub reveal: bool,
+}
+
+/// Arguments of `decrypt`.
+#[derive(Args, Debug)]
+pub struct Decrypt {
+    /// The encrypted file (`-` is stdin).
+    pub file: PathBuf,
+}
+
+/// Arguments of `resolve`.
+#[derive(Args, Debug)]
+pub struct Resolve {
+    /// YAML or JSON with references; stdin by default.
+    #[arg(short, long, default_value = "-")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `get`.
+#[derive(Args, Debug)]
+pub struct Get {
+    /// The reference: `ref+scheme://path#/fragment`.
+    pub reference: String,
+}

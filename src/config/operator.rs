@@ -1,0 +1,62 @@
+//! The operator's choices: which keys, which helm, who may open what, how long, how it logs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+/// Flags and variables of the process; an Application cannot set them.
+#[derive(Args, Clone, Debug)]
+pub struct Operator {
+    /// Folder of OpenPGP secret keys, age identities and SSH private keys, recognised by content.
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_KEYS_DIR",
+        value_name = "DIR",
+        default_value = "/etc/strongroom/keys"
+    )]
+    pub keys_dir: PathBuf,
+    /// The helm to run.
+    #[arg(long, global = true, env = "STRONGROOM_HELM", value_name = "FILE", default_value = "helm")]
+    pub helm: PathBuf,
+    /// References that may be opened: schemes and URI prefixes, comma-separated (`sops,awssecrets://team-a/`).
+    ///
+    /// `generate` allows `echo`, `file` and `sops` unless told more; a terminal allows everything.
+    #[arg(long, global = true, env = "STRONGROOM_ALLOW_REFS", value_name = "LIST")]
+    pub allow_refs: Option<String>,
+    /// SOPS keys that may be used: kinds and `kind:id` prefixes, comma-separated (`age,kms:arn:aws:kms:eu-west-1:`).
+    #[arg(long, global = true, env = "STRONGROOM_ALLOW_KEYS", value_name = "LIST")]
+    pub allow_keys: Option<String>,
+    /// Environment variables that `ref+envsubst` may read in `generate`, comma-separated; none by default.
+    #[arg(long, global = true, env = "STRONGROOM_ALLOW_ENV", value_name = "LIST", value_delimiter = ',')]
+    pub allow_env: Option<Vec<String>>,
+    /// Open SOPS files whose MAC is wrong or missing.
+    #[arg(long, global = true, env = "STRONGROOM_IGNORE_MAC")]
+    pub ignore_mac: bool,
+    /// How long one render may take.
+    #[arg(long, global = true, env = "STRONGROOM_TIMEOUT", value_name = "SECONDS", default_value = "90", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Log level, or a filter such as `info,strongroom::refs=debug`.
+    #[arg(long, global = true, env = "STRONGROOM_LOG", value_name = "LEVEL", default_value = "error")]
+    pub log: String,
+    /// How log lines look.
+    #[arg(long, global = true, env = "STRONGROOM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a whole number of seconds, 1 to 86400".to_owned()),
+    }
+}

@@ -1,0 +1,507 @@
+//! The settings of one application: their names, their types, and the three places they come from.
+//!
+//! Names are those of Argo CD's own Helm source. Each may stand in the Application's `plugin.parameters`
+//! (`ARGOCD_APP_PARAMETERS`), in its `plugin.env` as `ARGOCD_ENV_<UPPER_SNAKE>`, and in the file
+//! [`FILE_NAME`] of the app directory; parameters win over environment, environment over file. All three are
+//! written by people who need not be trusted, so nothing here is an operator's choice.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use crate::environment::Environment;
+use crate::fault::{Class, Fault};
+
+/// The file of settings in an app directory.
+pub const FILE_NAME: &str = ".strongroom.yaml";
+
+/// What a setting holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// One string.
+    String,
+    /// `true` or `false`.
+    Bool,
+    /// Strings, in order.
+    Array,
+    /// Strings by name.
+    Map,
+    /// A YAML document: text, or a mapping where the place allows one.
+    Document,
+}
+
+impl Kind {
+    const fn expectation(self) -> &'static str {
+        match self {
+            Self::String => "a string",
+            Self::Bool => "true or false",
+            Self::Array => "an array of strings",
+            Self::Map => "a map of strings",
+            Self::Document => "a YAML mapping, or a string that holds one",
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Its name, as in Argo CD's Helm source.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// One sentence for the docs and for Argo CD's UI.
+    pub doc: &'static str,
+}
+
+/// Every setting there is. Docs, announcements and error messages derive from it.
+pub const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "releaseName",
+        kind: Kind::String,
+        doc: "Name of the Helm release; the application's name by default.",
+    },
+    Parameter {
+        name: "namespace",
+        kind: Kind::String,
+        doc: "Namespace given to helm; the destination's namespace by default.",
+    },
+    Parameter {
+        name: "valueFiles",
+        kind: Kind::Array,
+        doc: "Value files, in order; relative to the app directory, or to the repository's root with a leading `/`. Encrypted ones are opened.",
+    },
+    Parameter { name: "values", kind: Kind::Document, doc: "Values as YAML text, after the value files." },
+    Parameter {
+        name: "valuesObject",
+        kind: Kind::Document,
+        doc: "Values as a mapping, after the value files; wins over `values`.",
+    },
+    Parameter { name: "parameters", kind: Kind::Map, doc: "Single values by path, as helm's `--set`." },
+    Parameter {
+        name: "stringParameters",
+        kind: Kind::Map,
+        doc: "Single values by path that stay strings, as helm's `--set-string`.",
+    },
+    Parameter {
+        name: "fileParameters",
+        kind: Kind::Map,
+        doc: "Files whose content becomes a value, by path, as helm's `--set-file`.",
+    },
+    Parameter { name: "skipCrds", kind: Kind::Bool, doc: "Leave out the chart's `crds` directory." },
+    Parameter { name: "skipTests", kind: Kind::Bool, doc: "Leave out test hooks." },
+    Parameter {
+        name: "skipSchemaValidation",
+        kind: Kind::Bool,
+        doc: "Do not check values against the chart's schema.",
+    },
+    Parameter {
+        name: "kubeVersion",
+        kind: Kind::String,
+        doc: "Kubernetes version that the chart sees; the cluster's by default.",
+    },
+    Parameter {
+        name: "apiVersions",
+        kind: Kind::Array,
+        doc: "API versions that the chart sees; the cluster's by default.",
+    },
+    Parameter {
+        name: "ignoreMissingValueFiles",
+        kind: Kind::Bool,
+        doc: "Value files that do not exist are left out.",
+    },
+    Parameter { name: "allowEmpty", kind: Kind::Bool, doc: "An empty result is no error." },
+    Parameter {
+        name: "allowUnresolved",
+        kind: Kind::Bool,
+        doc: "References and encrypted values left in the result are no error.",
+    },
+];
+
+/// Settings by name, each the JSON form of its kind.
+#[derive(Debug, Default)]
+pub struct Settings(BTreeMap<&'static str, Setting>);
+
+struct Setting {
+    place: Place,
+    value: Json,
+}
+
+impl std::fmt::Debug for Setting {
+    /// A setting may hold inline values, so only its place is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.place)
+    }
+}
+
+/// Where a setting was written.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Place {
+    /// `plugin.parameters` of the Application.
+    #[error("parameter {0:?}")]
+    Parameter(String),
+    /// `plugin.env` of the Application.
+    #[error("environment variable ARGOCD_ENV_{0}")]
+    Environment(String),
+    /// The file of the app directory.
+    #[error("{FILE_NAME}: {0:?}")]
+    File(String),
+}
+
+/// A setting that cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ParameterError {
+    /// `ARGOCD_APP_PARAMETERS` is not what Argo CD writes.
+    #[error("ARGOCD_APP_PARAMETERS is not a JSON array of named parameters (line {line}, column {column})")]
+    NotJson {
+        /// Line of the first mistake.
+        line: usize,
+        /// Column of the first mistake.
+        column: usize,
+    },
+    /// The settings file is not a YAML mapping.
+    #[error("{FILE_NAME} is not a YAML mapping{}", at.map(|(line, column)| format!(" (line {line}, column {column})")).unwrap_or_default())]
+    NotMapping {
+        /// Line and column of the first mistake, where the parser tells.
+        at: Option<(usize, usize)>,
+    },
+    /// There is no such setting.
+    #[error("{place} is not known\nhelp: did you mean {nearest:?}?")]
+    Unknown {
+        /// Where it stands.
+        place: Place,
+        /// The known name that looks most like it.
+        nearest: &'static str,
+    },
+    /// It stands twice in the same place.
+    #[error("{0} is given twice")]
+    Twice(Place),
+    /// It holds something else than its kind says.
+    #[error("{place} must be {expected}")]
+    WrongType {
+        /// Where it stands.
+        place: Place,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
+
+impl Fault for ParameterError {
+    fn class(&self) -> Class {
+        Class::Invalid
+    }
+}
+
+impl Settings {
+    /// Reads the three places. `file` is the text of [`FILE_NAME`], where there is one.
+    pub fn read(environment: &Environment, file: Option<&str>) -> Result<Self, ParameterError> {
+        let mut settings = BTreeMap::new();
+        if let Some(text) = file {
+            for (name, value) in from_file(text)? {
+                let place = Place::File(name.clone());
+                insert(&mut settings, &name, place, value)?;
+            }
+        }
+        for parameter in PARAMETERS {
+            let variable = upper_snake(parameter.name);
+            if let Some(text) = environment.get(&format!("ARGOCD_ENV_{variable}")) {
+                let place = Place::Environment(variable);
+                let value =
+                    from_text(parameter.kind, text).ok_or_else(|| wrong_type(&place, parameter.kind))?;
+                insert(&mut settings, parameter.name, place, value)?;
+            }
+        }
+        let mut seen = Vec::new();
+        for (name, value) in from_argocd(environment)? {
+            let place = Place::Parameter(name.clone());
+            if seen.contains(&name) {
+                return Err(ParameterError::Twice(place));
+            }
+            insert(&mut settings, &name, place, value)?;
+            seen.push(name);
+        }
+        Ok(Self(settings))
+    }
+
+    /// A string, where set and not empty.
+    pub fn string(&self, name: &str) -> Option<&str> {
+        self.value(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// A flag; `false` where not set.
+    pub fn flag(&self, name: &str) -> bool {
+        self.value(name).and_then(Json::as_bool).unwrap_or(false)
+    }
+
+    /// Strings, in order; empty where not set.
+    pub fn array(&self, name: &str) -> Vec<String> {
+        let items = self.value(name).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Strings by name, in the order written; empty where not set.
+    pub fn map(&self, name: &str) -> Vec<(String, String)> {
+        let Some(map) = self.value(name).and_then(Json::as_object) else { return Vec::new() };
+        map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    }
+
+    /// A YAML document as text, where set and not empty; a mapping is written as JSON, which is YAML too.
+    pub fn document(&self, name: &str) -> Option<String> {
+        match self.value(name)? {
+            Json::String(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
+            Json::Object(map) if map.is_empty() => None,
+            value => Some(value.to_string()),
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<&Json> {
+        debug_assert!(PARAMETERS.iter().any(|known| known.name == name), "unknown setting {name}");
+        Some(&self.0.get(name)?.value)
+    }
+}
+
+fn insert(
+    settings: &mut BTreeMap<&'static str, Setting>,
+    name: &str,
+    place: Place,
+    value: Json,
+) -> Result<(), ParameterError> {
+    let Some(parameter) = PARAMETERS.iter().find(|known| known.name == name) else {
+        return Err(ParameterError::Unknown { place, nearest: nearest(name) });
+    };
+    let value = coerce(parameter.kind, value).ok_or_else(|| wrong_type(&place, parameter.kind))?;
+    settings.insert(parameter.name, Setting { place, value });
+    Ok(())
+}
+
+fn wrong_type(place: &Place, kind: Kind) -> ParameterError {
+    ParameterError::WrongType { place: place.clone(), expected: kind.expectation() }
+}
+
+/// The value as its kind, or `None` where it is of another one.
+fn coerce(kind: Kind, value: Json) -> Option<Json> {
+    match (kind, &value) {
+        (Kind::String | Kind::Document, Json::String(_))
+        | (Kind::Bool, Json::Bool(_))
+        | (Kind::Document, Json::Object(_)) => Some(value),
+        (Kind::Bool, Json::String(text)) => text.parse().ok().map(Json::Bool),
+        (Kind::Array, Json::Array(items)) if items.iter().all(Json::is_string) => Some(value),
+        (Kind::Map, Json::Object(map)) if map.values().all(Json::is_string) => Some(value),
+        _ => None,
+    }
+}
+
+/// A setting from one string: arrays and maps as YAML or JSON, or an array as a comma list.
+fn from_text(kind: Kind, text: &str) -> Option<Json> {
+    match kind {
+        Kind::String | Kind::Bool | Kind::Document => Some(Json::String(text.to_owned())),
+        Kind::Array if text.trim_start().starts_with(['[', '-']) => strings(serde_yaml::from_str(text).ok()?),
+        Kind::Array => {
+            let items = text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty());
+            Some(items.map(|item| Json::String(item.to_owned())).collect())
+        }
+        Kind::Map => strings(serde_yaml::from_str(text).ok()?),
+    }
+}
+
+/// Scalars inside an array or a map become strings, as Argo CD's own parameters are.
+fn strings(value: Json) -> Option<Json> {
+    let string = |value: Json| match value {
+        Json::Bool(_) | Json::Number(_) => Json::String(value.to_string()),
+        other => other,
+    };
+    match value {
+        Json::Array(items) => Some(items.into_iter().map(string).collect()),
+        Json::Object(map) => Some(map.into_iter().map(|(key, value)| (key, string(value))).collect()),
+        _ => None,
+    }
+}
+
+fn from_file(text: &str) -> Result<serde_json::Map<String, Json>, ParameterError> {
+    let not_mapping = |error: &serde_yaml::Error| ParameterError::NotMapping {
+        at: error.location().map(|location| (location.line(), location.column())),
+    };
+    let value: Json = serde_yaml::from_str(text).map_err(|error| not_mapping(&error))?;
+    match value {
+        Json::Null => Ok(serde_json::Map::new()),
+        Json::Object(map) => Ok(map.into_iter().map(|(name, value)| (name, value_of_file(value))).collect()),
+        _ => Err(ParameterError::NotMapping { at: None }),
+    }
+}
+
+/// In a file `kubeVersion: 1.31` is a number to YAML; it is meant as the string it looks like.
+fn value_of_file(value: Json) -> Json {
+    match value {
+        Json::Number(number) => Json::String(number.to_string()),
+        Json::Array(_) => strings(value).unwrap_or_default(),
+        other => other,
+    }
+}
+
+fn from_argocd(environment: &Environment) -> Result<Vec<(String, Json)>, ParameterError> {
+    #[derive(serde::Deserialize)]
+    struct Announced {
+        name: String,
+        string: Option<String>,
+        array: Option<Vec<String>>,
+        map: Option<serde_json::Map<String, Json>>,
+    }
+    let Some(text) = environment.get("ARGOCD_APP_PARAMETERS") else { return Ok(Vec::new()) };
+    let parameters: Option<Vec<Announced>> = serde_json::from_str(text)
+        .map_err(|error| ParameterError::NotJson { line: error.line(), column: error.column() })?;
+    let value = |parameter: Announced| match parameter {
+        Announced { string: Some(text), array: None, map: None, .. } => Json::String(text),
+        Announced { string: None, array: Some(items), map: None, .. } => Json::from(items),
+        Announced { string: None, array: None, map: Some(map), .. } => Json::Object(map),
+        _ => Json::Null,
+    };
+    Ok(parameters.unwrap_or_default().into_iter().map(|known| (known.name.clone(), value(known))).collect())
+}
+
+fn nearest(name: &str) -> &'static str {
+    let wanted = name.to_lowercase();
+    let score = |known: &Parameter| strsim::jaro_winkler(&wanted, &known.name.to_lowercase());
+    PARAMETERS.iter().max_by(|a, b| score(a).total_cmp(&score(b))).map_or("", |known| known.name)
+}
+
+fn upper_snake(name: &str) -> String {
+    let mut snake = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(character.to_ascii_uppercase());
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, ParameterError> {
+        Settings::read(&variables.iter().copied().collect(), file)
+    }
+
+    #[test]
+    fn names_are_unique_and_documented() {
+        for (index, parameter) in PARAMETERS.iter().enumerate() {
+            assert!(parameter.doc.ends_with('.'), "{}", parameter.name);
+            assert!(PARAMETERS[index + 1..].iter().all(|other| other.name != parameter.name));
+        }
+    }
+
+    #[test]
+    fn parameters_win_over_environment_and_environment_over_file() {
+        let file = "releaseName: file\nnamespace: file\nkubeVersion: 1.31\nvalueFiles: [a.yaml, b.yaml]\n";
+        let parameters = r#"[{"name":"releaseName","string":"parameter"}]"#;
+        let settings = read(
+            &[
+                ("ARGOCD_ENV_RELEASE_NAME", "environment"),
+                ("ARGOCD_ENV_NAMESPACE", "environment"),
+                ("ARGOCD_APP_PARAMETERS", parameters),
+            ],
+            Some(file),
+        )
+        .unwrap();
+        assert_eq!(settings.string("releaseName"), Some("parameter"));
+        assert_eq!(settings.string("namespace"), Some("environment"));
+        assert_eq!(settings.string("kubeVersion"), Some("1.31"));
+        assert_eq!(settings.array("valueFiles"), ["a.yaml", "b.yaml"]);
+    }
+
+    #[test]
+    fn every_kind_is_read_from_every_place() {
+        let parameters = r#"[
+            {"name":"valueFiles","array":["a.yaml","b,c.yaml"]},
+            {"name":"parameters","map":{"b.c":"1","a":"x"}},
+            {"name":"skipCrds","string":"true"},
+            {"name":"valuesObject","map":{"a":"1"}}
+        ]"#;
+        let settings = read(&[("ARGOCD_APP_PARAMETERS", parameters)], None).unwrap();
+        assert_eq!(settings.array("valueFiles"), ["a.yaml", "b,c.yaml"]);
+        assert_eq!(settings.map("parameters"), [("b.c".into(), "1".into()), ("a".into(), "x".into())]);
+        assert!(settings.flag("skipCrds"));
+        assert_eq!(settings.document("valuesObject").as_deref(), Some(r#"{"a":"1"}"#));
+
+        let settings = read(
+            &[
+                ("ARGOCD_ENV_VALUE_FILES", "a.yaml, b.yaml"),
+                ("ARGOCD_ENV_API_VERSIONS", r#"["v1","apps/v1"]"#),
+                ("ARGOCD_ENV_PARAMETERS", "a: 1\nb: x"),
+                ("ARGOCD_ENV_SKIP_TESTS", "true"),
+                ("ARGOCD_ENV_VALUES", "a: no\n"),
+                ("ARGOCD_ENV_SOMETHING_ELSE", "kept for the chart's own use"),
+            ],
+            None,
+        )
+        .unwrap();
+        assert_eq!(settings.array("valueFiles"), ["a.yaml", "b.yaml"]);
+        assert_eq!(settings.array("apiVersions"), ["v1", "apps/v1"]);
+        assert_eq!(settings.map("parameters"), [("a".into(), "1".into()), ("b".into(), "x".into())]);
+        assert!(settings.flag("skipTests"));
+        assert_eq!(settings.document("values").as_deref(), Some("a: no\n"));
+
+        let file = "valuesObject:\n  a: {b: [1, null]}\nskipCrds: true\nfileParameters: {a: b.txt}\n";
+        let settings = read(&[], Some(file)).unwrap();
+        assert_eq!(settings.document("valuesObject").as_deref(), Some(r#"{"a":{"b":[1,null]}}"#));
+        assert!(settings.flag("skipCrds"));
+        assert_eq!(settings.map("fileParameters"), [("a".into(), "b.txt".into())]);
+    }
+
+    #[test]
+    fn absent_and_null_parameters_are_none() {
+        for value in ["null", "[]", ""] {
+            let settings = read(&[("ARGOCD_APP_PARAMETERS", value)], Some("")).unwrap();
+            assert_eq!(settings.array("valueFiles"), Vec::<String>::new());
+            assert_eq!(settings.string("releaseName"), None);
+        }
+    }
+
+    #[test]
+    fn bad_settings_say_where_and_what() {
+        let parameter = |json: &'static str| vec![("ARGOCD_APP_PARAMETERS", json)];
+        let cases: &[(Vec<(&str, &str)>, Option<&str>, &str)] = &[
+            (
+                parameter("{"),
+                None,
+                "ARGOCD_APP_PARAMETERS is not a JSON array of named parameters (line 1, column 0)",
+            ),
+            (
+                parameter(r#"[{"name":"valuefiles","array":[]}]"#),
+                None,
+                "parameter \"valuefiles\" is not known\nhelp: did you mean \"valueFiles\"?",
+            ),
+            (
+                parameter(r#"[{"name":"valueFiles","string":"STRONGROOM-MARKER"}]"#),
+                None,
+                "parameter \"valueFiles\" must be an array of strings",
+            ),
+            (
+                parameter(r#"[{"name":"skipCrds","string":"yes"}]"#),
+                None,
+                "parameter \"skipCrds\" must be true or false",
+            ),
+            (
+                parameter(r#"[{"name":"skipCrds","string":"true"},{"name":"skipCrds","string":"false"}]"#),
+                None,
+                "parameter \"skipCrds\" is given twice",
+            ),
+            (vec![], Some("- a"), ".strongroom.yaml is not a YAML mapping"),
+            (
+                vec![],
+                Some("relaseName: a"),
+                ".strongroom.yaml: \"relaseName\" is not known\nhelp: did you mean \"releaseName\"?",
+            ),
+            (
+                vec![("ARGOCD_ENV_PARAMETERS", "- a")],
+                None,
+                "environment variable ARGOCD_ENV_PARAMETERS must be a map of strings",
+            ),
+        ];
+        for (variables, file, message) in cases {
+            let error = read(variables, *file).unwrap_err();
+            assert_eq!(error.to_string(), *message);
+            assert_eq!(error.class(), Class::Invalid);
+        }
+    }
+}
