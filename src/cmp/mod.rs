@@ -1,0 +1,4 @@
+//! The sidecar's service: Argo CD's Config Management Plugin contract over gRPC on a unix socket.
+
+pub mod authority;
+pub mod proto;
