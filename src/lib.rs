@@ -12,6 +12,7 @@ pub mod environment;
 pub mod fault;
 pub mod policy;
 pub mod process;
+pub mod redact;
 pub mod refs;
 pub mod render;
 pub mod scope;
