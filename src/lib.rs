@@ -8,6 +8,7 @@ pub mod aws;
 pub mod cmp;
 pub mod config;
 pub mod confine;
+pub mod document;
 pub mod environment;
 pub mod fault;
 pub mod policy;
