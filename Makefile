@@ -1,0 +1,72 @@
+# The one interface to everything here; CI runs the same targets. `make` prints what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+# Where the pinned tools are kept; several work trees may share one cache.
+export STRONGROOM_CACHE ?= $(CURDIR)/.cache
+export STRONGROOM_TOOLS := $(STRONGROOM_CACHE)/tools/bin
+
+# The target is said even where it is the host, so that build scripts and macros are not linked statically.
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+export STRONGROOM_SHIPPED := $(CURDIR)/target/$(TARGET)/release/strongroom
+STATIC := $(if $(findstring linux,$(TARGET)),-C target-feature=+crt-static)
+
+# Not a part of make's own job count, which cargo would else try to join.
+CARGO := env -u MAKEFLAGS -u MFLAGS cargo
+
+TEST_TOOLS := helm helm3 helm-min sops sops-min vals moto
+
+EXAMPLE := hello examples/hello -n demo $(foreach name,database mail session,-f examples/hello/secrets/$(name).yaml)
+
+##@ Use
+
+.PHONY: demo
+demo: build ## Render examples/hello with secrets masked; needs no account and no server
+	@e2e/tools/get helm
+	set -x
+	STRONGROOM_HELM=$(STRONGROOM_TOOLS)/helm STRONGROOM_KEYS_DIR=examples/keys $(STRONGROOM_SHIPPED) template $(EXAMPLE)
+
+.PHONY: build
+build: ## Build the shipped program: optimised, one static file on Linux
+	@echo "build: the release program; the first time takes about 8 minutes on 2 cores" >&2
+	AWS_LC_SYS_NO_JITTER_ENTROPY=1 RUSTFLAGS="$(STATIC)" $(CARGO) build --release --locked --target $(TARGET) --bin strongroom
+	echo "build: $(STRONGROOM_SHIPPED), $$(du -h $(STRONGROOM_SHIPPED) | cut -f1)" >&2
+
+##@ Check
+
+.PHONY: test
+test: ## Set everything up, lint, and run all tests, the ones with real tools and servers too
+	@$(MAKE) -j2 set-up build
+	$(MAKE) lint
+	$(CARGO) test --locked --no-fail-fast
+
+.PHONY: set-up
+set-up: ## Get what the tests need: a few packages of the machine and the pinned tools
+	@e2e/tools/machine
+	e2e/tools/get $(TEST_TOOLS) cargo-deny
+
+.PHONY: lint
+lint: ## Check format, lints, documentation, scripts, and the licences and sources of dependencies
+	@e2e/tools/get cargo-deny
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh; do bash -n "$$script"; done
+	$(STRONGROOM_TOOLS)/cargo-deny --log-level error check bans licenses sources
+
+.PHONY: advisories
+advisories: ## Check dependencies against known vulnerabilities; needs a network that reaches the advisory database
+	@e2e/tools/get cargo-deny
+	$(STRONGROOM_TOOLS)/cargo-deny check advisories
+
+.PHONY: clean
+clean: ## Remove what was built; the cache of tools stays
+	$(CARGO) clean
+
+.PHONY: help
+help: ## Print this
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
