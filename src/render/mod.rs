@@ -1,5 +1,3 @@
-//! One render: from a plan to finished manifests.
+//! From a plan to manifests: helm's call, its output's check, and what a dry run shows of it.
 
-pub mod parameters;
-pub mod plan;
-pub mod repository;
+pub mod set;
