@@ -159,3 +159,42 @@ pub struct Get {
     /// The reference: `ref+scheme://path#/fragment`.
     pub reference: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent_and_documented() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn helm_s_own_spellings_are_understood() {
+        let line = "strongroom template shop ./chart -f a.yaml,b.yaml --values c.yaml --set a=1,b=2 --set-string c=3 \
+                    -n prod -a v1,apps/v1 --kube-version 1.36.0 --include-crds";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Template(template) = cli.command else { panic!("not template") };
+        assert_eq!(template.values, ["a.yaml", "b.yaml", "c.yaml"]);
+        assert_eq!(template.set, ["a=1,b=2"]);
+        assert_eq!(template.api_versions, ["v1", "apps/v1"]);
+        assert_eq!(template.namespace.as_deref(), Some("prod"));
+    }
+
+    #[test]
+    fn a_chart_and_an_application_exclude_each_other() {
+        for line in ["strongroom template", "strongroom template shop chart --application app.yaml"] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["strongroom", "template", "--application", "app.yaml"]).is_ok());
+    }
+}

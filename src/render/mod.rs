@@ -1,3 +1,10 @@
-//! From a plan to manifests: helm's call, its output's check, and what a dry run shows of it.
+//! One render: from a plan to finished manifests.
+//!
+//! Value sources are opened, their references resolved, helm is run on the result, and what helm printed is checked.
+//! Plaintext passes through memory only. A render either gives everything or an error.
 
+pub mod overrides;
+pub mod parameters;
+pub mod plan;
+pub mod repository;
 pub mod set;

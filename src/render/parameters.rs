@@ -6,9 +6,11 @@
 //! written by people who need not be trusted, so nothing here is an operator's choice.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
+use crate::document::{self, Format, Node, ParseError, Position};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 
@@ -117,6 +119,16 @@ pub const PARAMETERS: &[Parameter] = &[
     },
 ];
 
+/// The table of settings as a page of the documentation.
+pub fn markdown() -> String {
+    let mut page = String::from("| name | holds | variable | meaning |\n|---|---|---|---|\n");
+    for Parameter { name, kind, doc } in PARAMETERS {
+        let expectation = kind.expectation();
+        let _ = writeln!(page, "| `{name}` | {expectation} | `ARGOCD_ENV_{}` | {doc} |", upper_snake(name));
+    }
+    page
+}
+
 /// Settings by name, each the JSON form of its kind.
 #[derive(Debug, Default)]
 pub struct Settings(BTreeMap<&'static str, Setting>);
@@ -158,12 +170,12 @@ pub enum ParameterError {
         /// Column of the first mistake.
         column: usize,
     },
+    /// The settings file is not YAML.
+    #[error("read {FILE_NAME}")]
+    NotYaml(#[from] ParseError),
     /// The settings file is not a YAML mapping.
-    #[error("{FILE_NAME} is not a YAML mapping{}", at.map(|(line, column)| format!(" (line {line}, column {column})")).unwrap_or_default())]
-    NotMapping {
-        /// Line and column of the first mistake, where the parser tells.
-        at: Option<(usize, usize)>,
-    },
+    #[error("{FILE_NAME} is not a YAML mapping")]
+    NotMapping,
     /// There is no such setting.
     #[error("{place} is not known\nhelp: did you mean {nearest:?}?")]
     Unknown {
@@ -316,24 +328,38 @@ fn strings(value: Json) -> Option<Json> {
     }
 }
 
-fn from_file(text: &str) -> Result<serde_json::Map<String, Json>, ParameterError> {
-    let not_mapping = |error: &serde_yaml::Error| ParameterError::NotMapping {
-        at: error.location().map(|location| (location.line(), location.column())),
-    };
-    let value: Json = serde_yaml::from_str(text).map_err(|error| not_mapping(&error))?;
-    match value {
-        Json::Null => Ok(serde_json::Map::new()),
-        Json::Object(map) => Ok(map.into_iter().map(|(name, value)| (name, value_of_file(value))).collect()),
-        _ => Err(ParameterError::NotMapping { at: None }),
+/// The entries of the settings file. Scalars keep their spelling: `kubeVersion: 1.30` is not the number 1.3.
+fn from_file(text: &str) -> Result<Vec<(String, Json)>, ParameterError> {
+    let stream = document::parse(text, Format::Yaml)?;
+    let Some(root) = stream.documents.first() else { return Ok(Vec::new()) };
+    if !matches!(root.kind, document::Kind::Mapping(_)) && root.text() != Some("") {
+        return Err(ParameterError::NotMapping);
     }
+    let set = root.entries().iter().filter(|(_, value)| value.text() != Some(""));
+    set.map(|(name, value)| {
+        let name = name.text().ok_or(ParameterError::NotMapping)?;
+        let kind = PARAMETERS.iter().find(|known| known.name == name).map(|known| known.kind);
+        Ok((name.to_owned(), from_node(kind, value, text)))
+    })
+    .collect()
 }
 
-/// In a file `kubeVersion: 1.31` is a number to YAML; it is meant as the string it looks like.
-fn value_of_file(value: Json) -> Json {
-    match value {
-        Json::Number(number) => Json::String(number.to_string()),
-        Json::Array(_) => strings(value).unwrap_or_default(),
-        other => other,
+/// The JSON form of a node, or null where it has none.
+fn from_node(kind: Option<Kind>, node: &Node, text: &str) -> Json {
+    let scalar = |node: &Node| node.text().map(Json::from);
+    match &node.kind {
+        document::Kind::Scalar { .. } => scalar(node).into(),
+        document::Kind::Sequence(items) => items.iter().map(scalar).collect::<Option<Json>>().into(),
+        document::Kind::Mapping(_) if kind == Some(Kind::Document) => {
+            // Indented as in the file, the block is a document of its own that helm reads as it was written.
+            let indent = Position::of(text, node.span.start).column - 1;
+            Json::String(" ".repeat(indent) + &text[node.span.clone()])
+        }
+        document::Kind::Mapping(entries) => {
+            let entry = |(key, value): &(Node, Node)| Some((key.text()?.to_owned(), scalar(value)?));
+            entries.iter().map(entry).collect::<Option<serde_json::Map<_, _>>>().into()
+        }
+        document::Kind::Alias(_) => Json::Null,
     }
 }
 
@@ -392,7 +418,7 @@ mod tests {
 
     #[test]
     fn parameters_win_over_environment_and_environment_over_file() {
-        let file = "releaseName: file\nnamespace: file\nkubeVersion: 1.31\nvalueFiles: [a.yaml, b.yaml]\n";
+        let file = "releaseName: file\nnamespace: file\nkubeVersion: 1.30\nvalueFiles: [a.yaml, b.yaml]\n";
         let parameters = r#"[{"name":"releaseName","string":"parameter"}]"#;
         let settings = read(
             &[
@@ -405,7 +431,7 @@ mod tests {
         .unwrap();
         assert_eq!(settings.string("releaseName"), Some("parameter"));
         assert_eq!(settings.string("namespace"), Some("environment"));
-        assert_eq!(settings.string("kubeVersion"), Some("1.31"));
+        assert_eq!(settings.string("kubeVersion"), Some("1.30"));
         assert_eq!(settings.array("valueFiles"), ["a.yaml", "b.yaml"]);
     }
 
@@ -441,9 +467,10 @@ mod tests {
         assert!(settings.flag("skipTests"));
         assert_eq!(settings.document("values").as_deref(), Some("a: no\n"));
 
-        let file = "valuesObject:\n  a: {b: [1, null]}\nskipCrds: true\nfileParameters: {a: b.txt}\n";
+        let file =
+            "valuesObject:\n  a: {b: [1, no]}\n  c: 0123\nskipCrds: true\nfileParameters: {a: b.txt}\n";
         let settings = read(&[], Some(file)).unwrap();
-        assert_eq!(settings.document("valuesObject").as_deref(), Some(r#"{"a":{"b":[1,null]}}"#));
+        assert_eq!(settings.document("valuesObject").as_deref(), Some("  a: {b: [1, no]}\n  c: 0123"));
         assert!(settings.flag("skipCrds"));
         assert_eq!(settings.map("fileParameters"), [("a".into(), "b.txt".into())]);
     }

@@ -7,6 +7,7 @@ use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::policy::Who;
 use crate::render::parameters::{ParameterError, Settings};
+use crate::render::set::Flags;
 use crate::secret::Secret;
 
 /// What one render does.
@@ -28,8 +29,8 @@ pub struct Plan {
     pub skip_schema_validation: bool,
     /// Values documents, in helm's order: a later one wins.
     pub values: Vec<ValueSource>,
-    /// Single values, in the order given.
-    pub sets: Vec<Set>,
+    /// Single values; their files are in `set_files` until they are read.
+    pub sets: Flags,
     /// Files whose content becomes a value, by path.
     pub set_files: Vec<(String, ValueFile)>,
     /// An empty result is no error.
@@ -74,28 +75,6 @@ pub enum Base {
     App,
     /// The current directory of the person who typed it; anywhere.
     Terminal,
-}
-
-/// One `--set` of helm's family.
-#[derive(Debug)]
-pub struct Set {
-    /// Which of helm's flags.
-    pub kind: SetKind,
-    /// `path=value`, as helm's flag takes it.
-    pub expression: Secret<String>,
-}
-
-/// Helm's flags that set single values.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SetKind {
-    /// `--set-json`.
-    Json,
-    /// `--set`.
-    Set,
-    /// `--set-string`.
-    SetString,
-    /// `--set-literal`.
-    Literal,
 }
 
 /// A plan that cannot be made.
@@ -211,36 +190,19 @@ fn values(settings: &Settings) -> Result<Vec<ValueSource>, PlanError> {
     Ok(values)
 }
 
-fn sets(settings: &Settings) -> Vec<Set> {
-    let kinds = [("parameters", SetKind::Set), ("stringParameters", SetKind::SetString)];
-    let of_kind = |(name, kind)| {
-        let entries = settings.map(name).into_iter();
-        entries.map(move |(path, value)| Set { kind, expression: expression(&path, &value).into() })
-    };
-    kinds.into_iter().flat_map(of_kind).collect()
+fn sets(settings: &Settings) -> Flags {
+    let mut flags = Flags::default();
+    for (name, force_string) in [("parameters", false), ("stringParameters", true)] {
+        for (path, value) in settings.map(name) {
+            flags.parameter(&path, &value, force_string);
+        }
+    }
+    flags
 }
 
 fn set_files(settings: &Settings) -> Result<Vec<(String, ValueFile)>, PlanError> {
     let files = settings.map("fileParameters").into_iter();
     files.map(|(path, spelled)| Ok((path, ValueFile::parse(&spelled, false, Base::App)?))).collect()
-}
-
-/// `path=value` for helm, with commas escaped as Argo CD does: not those that are, and not in a list `{…}`.
-fn expression(path: &str, value: &str) -> String {
-    let mut escaped = String::with_capacity(value.len());
-    if value.starts_with('{') && value.ends_with('}') {
-        escaped.push_str(value);
-    } else {
-        let mut before = None;
-        for character in value.chars() {
-            if character == ',' && before != Some('\\') {
-                escaped.push('\\');
-            }
-            escaped.push(character);
-            before = Some(character);
-        }
-    }
-    format!("{path}={escaped}")
 }
 
 impl ValueFile {
@@ -355,7 +317,7 @@ mod tests {
             })
             .collect();
         assert_eq!(names, ["a.yaml", "b.yaml", "parameter \"values\""]);
-        let sets: Vec<_> = plan.sets.iter().map(|set| set.expression.expose().as_str()).collect();
+        let sets: Vec<_> = plan.sets.set.iter().map(|set| set.expose().as_str()).collect();
         assert_eq!(sets, [r"a=1\,2", "b={1,2}", r"c=1\,2"]);
     }
 
