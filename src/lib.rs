@@ -5,6 +5,7 @@
 //! render < cmp, http < config < main`.
 
 pub mod aws;
+pub mod chart;
 pub mod cmp;
 pub mod config;
 pub mod confine;

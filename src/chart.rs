@@ -1,0 +1,423 @@
+//! What an application directory holds: a Helm chart, or plain manifests.
+//!
+//! A chart comes from a repository and is read by helm, which follows symlinks and references of JSON schemas wherever
+//! they lead. So [`Chart::confine`] walks it first and refuses links out of the repository, files that are none, and
+//! schemas that point at local files or plain HTTP. Dependencies must be vendored in `charts/`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::confine::{self, ConfineError};
+use crate::document::{self, Format, ParseError};
+use crate::fault::{Class, Fault};
+
+const MANIFEST: &str = "Chart.yaml";
+const MANIFEST_LIMIT: u64 = 1 << 20;
+const SCHEMA: &str = "values.schema.json";
+const SCHEMA_LIMIT: u64 = 16 << 20;
+/// More files than any chart holds; a walk ends in well under a second.
+const MOST_ENTRIES: usize = 200_000;
+
+/// What an application directory holds.
+#[derive(Debug)]
+pub enum Contents {
+    /// A chart for helm.
+    Chart(Chart),
+    /// Kubernetes manifests, sorted by name.
+    Manifests(Vec<PathBuf>),
+}
+
+/// A chart directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chart {
+    /// Where it is, inside the repository.
+    pub directory: PathBuf,
+    /// `name`.
+    pub name: String,
+    /// `version`.
+    pub version: String,
+}
+
+/// The directory cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum ChartError {
+    /// Neither a chart nor manifests.
+    #[error("{directory} has no {MANIFEST}{hint}")]
+    NoChart {
+        /// As the reader knows it.
+        directory: String,
+        /// More lines.
+        hint: String,
+    },
+    /// Helm needs it to be YAML.
+    #[error("{directory}/{MANIFEST}")]
+    Syntax {
+        /// As the reader knows it.
+        directory: String,
+        /// Place and reason.
+        #[source]
+        source: ParseError,
+    },
+    /// A field is missing or wrong.
+    #[error("{directory}/{MANIFEST}: {problem}")]
+    Manifest {
+        /// As the reader knows it.
+        directory: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A path in the chart leads where it must not.
+    #[error("the chart cannot be used")]
+    Confine(#[from] ConfineError),
+    /// A link to a directory that contains the link.
+    #[error("{path}: this symlink leads to a directory above itself")]
+    Cycle {
+        /// In the repository.
+        path: String,
+    },
+    /// Too many files.
+    #[error(
+        "{directory} holds more than {MOST_ENTRIES} files\nhelp: point the application at the chart itself"
+    )]
+    TooMany {
+        /// As the reader knows it.
+        directory: String,
+    },
+    /// A schema would make helm read something else.
+    #[error(
+        "{path}: {reference:?} leads out of the chart\nhelp: schemas may refer to themselves (#/…) and to https URLs"
+    )]
+    Schema {
+        /// The schema.
+        path: String,
+        /// The reference.
+        reference: String,
+    },
+    /// The system refused.
+    #[error("read {path}")]
+    Io {
+        /// In the repository.
+        path: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Fault for ChartError {
+    fn class(&self) -> Class {
+        match self {
+            Self::NoChart { .. } => Class::NotFound,
+            Self::Confine(error) => error.class(),
+            Self::Io { .. } => Class::Internal,
+            _ => Class::Invalid,
+        }
+    }
+}
+
+/// Says what `directory` holds; both it and `root`, the repository, are absolute and without symlinks.
+pub fn classify(root: &Path, directory: &Path) -> Result<Contents, ChartError> {
+    let manifest = directory.join(MANIFEST);
+    if fs::symlink_metadata(&manifest).is_ok() {
+        return Chart::read(root, directory).map(Contents::Chart);
+    }
+    let mut names = names(root, directory)?;
+    names.retain(|name| !name.starts_with('.'));
+    let misspelled =
+        names.iter().find(|name| ["chart.yaml", "chart.yml"].contains(&&*name.to_lowercase())).cloned();
+    let hint = match &misspelled {
+        Some(name) => format!("\nhelp: rename {name} to {MANIFEST}"),
+        None => "\nhelp: the path must be a chart, or a directory of manifests (*.yaml, *.json)".to_owned(),
+    };
+    let like_chart = ["templates", "values.yaml"].iter().any(|part| names.iter().any(|name| name == part));
+    names.retain(|name| [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending)));
+    if like_chart || misspelled.is_some() || names.is_empty() {
+        return Err(ChartError::NoChart { directory: shown(root, directory), hint });
+    }
+    let paths: Result<_, ConfineError> =
+        names.iter().map(|name| confine::resolve(root, directory, name)).collect();
+    Ok(Contents::Manifests(paths?))
+}
+
+impl Chart {
+    fn read(root: &Path, directory: &Path) -> Result<Self, ChartError> {
+        let manifest = confine::resolve(root, directory, MANIFEST)?;
+        let bytes = confine::read(&manifest, MANIFEST, MANIFEST_LIMIT)?;
+        let syntax = |source| ChartError::Syntax { directory: shown(root, directory), source };
+        let text = document::text_of(bytes.expose()).map_err(syntax)?;
+        let stream = document::parse(text, Format::Yaml).map_err(syntax)?;
+        let wrong = |problem| ChartError::Manifest { directory: shown(root, directory), problem };
+        let fields = stream.documents.first().filter(|fields| !fields.entries().is_empty());
+        let fields = fields.ok_or_else(|| wrong("must be a mapping with apiVersion, name and version"))?;
+        let field = |name| fields.at(name).and_then(document::Node::text).filter(|text| !text.is_empty());
+        if field("apiVersion").is_none() {
+            return Err(wrong("apiVersion is missing"));
+        }
+        if field("type") == Some("library") {
+            return Err(wrong("a library chart renders nothing of its own"));
+        }
+        let name = field("name").ok_or_else(|| wrong("name is missing"))?.to_owned();
+        let version = field("version").ok_or_else(|| wrong("version is missing"))?.to_owned();
+        Ok(Self { directory: directory.to_owned(), name, version })
+    }
+
+    /// Makes sure that helm, reading this chart, reads nothing outside of `root`.
+    pub fn confine(&self, root: &Path) -> Result<(), ChartError> {
+        let mut walk = Walk { root, open: Vec::new(), left: MOST_ENTRIES, top: &self.directory };
+        walk.directory(&self.directory)
+    }
+}
+
+/// A walk through a chart as helm walks it, through symlinks too.
+struct Walk<'a> {
+    root: &'a Path,
+    top: &'a Path,
+    /// The directories that this place is in, resolved.
+    open: Vec<PathBuf>,
+    left: usize,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, directory: &Path) -> Result<(), ChartError> {
+        if self.open.iter().any(|above| above == directory) {
+            return Err(ChartError::Cycle { path: shown(self.root, directory) });
+        }
+        self.open.push(directory.to_owned());
+        for name in names(self.root, directory)? {
+            self.left = self
+                .left
+                .checked_sub(1)
+                .ok_or_else(|| ChartError::TooMany { directory: shown(self.root, self.top) })?;
+            self.entry(directory, &name)?;
+        }
+        self.open.pop();
+        Ok(())
+    }
+
+    fn entry(&mut self, directory: &Path, name: &str) -> Result<(), ChartError> {
+        let path = directory.join(name);
+        let spelled = shown(self.root, &path);
+        let io = |source| ChartError::Io { path: spelled.clone(), source };
+        let mut kind = fs::symlink_metadata(&path).map_err(io)?.file_type();
+        let mut target = path;
+        if !kind.is_file() && !kind.is_dir() {
+            // Resolves a link, and refuses what is no file even when nothing links to it.
+            target = confine::resolve(self.root, self.root, &spelled)?;
+            kind = fs::symlink_metadata(&target).map_err(io)?.file_type();
+        }
+        if kind.is_dir() {
+            return self.directory(&target);
+        }
+        if name == SCHEMA { check_schema(&target, &spelled) } else { Ok(()) }
+    }
+}
+
+/// The names in a directory, sorted. A name that is not UTF-8 is refused.
+fn names(root: &Path, directory: &Path) -> Result<Vec<String>, ChartError> {
+    let io = |source| ChartError::Io { path: shown(root, directory), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        let name = name.into_string().map_err(|_| io(io::Error::other("a file name is not UTF-8")))?;
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn shown(root: &Path, path: &Path) -> String {
+    let inside = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    if inside.is_empty() { ".".to_owned() } else { inside }
+}
+
+/// Helm loads what a schema refers to, from files and over the network.
+fn check_schema(path: &Path, spelled: &str) -> Result<(), ChartError> {
+    let bytes = confine::read(path, spelled, SCHEMA_LIMIT)?;
+    // What is no JSON is refused by helm before it follows anything.
+    let Ok(schema) = serde_json::from_slice::<serde_json::Value>(bytes.expose()) else { return Ok(()) };
+    let refuse = |reference: &str| ChartError::Schema {
+        path: spelled.to_owned(),
+        reference: reference.chars().take(200).collect(),
+    };
+    let remote = schema["$id"].as_str().is_some_and(|id| id.starts_with("https://"));
+    leading_out(&schema, remote).map_or(Ok(()), |reference| Err(refuse(reference)))
+}
+
+/// The first reference in `schema` that leads to a local file or over plain HTTP. Under a `remote` base, relative
+/// references are remote too.
+fn leading_out(schema: &serde_json::Value, remote: bool) -> Option<&str> {
+    match schema {
+        serde_json::Value::Array(items) => items.iter().find_map(|item| leading_out(item, remote)),
+        serde_json::Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let text = value.as_str().filter(|text| !harmless(name, text, remote));
+            text.or_else(|| leading_out(value, remote))
+        }),
+        _ => None,
+    }
+}
+
+fn harmless(keyword: &str, text: &str, remote: bool) -> bool {
+    let has_scheme = text.split(['/', '?', '#']).next().is_some_and(|start| start.contains(':'));
+    match keyword {
+        "$ref" | "$dynamicRef" | "$recursiveRef" => {
+            text.starts_with('#') || text.starts_with("https://") || (remote && !has_scheme)
+        }
+        "$id" | "id" => {
+            !has_scheme || ["https:", "http:", "urn:"].iter().any(|scheme| text.starts_with(scheme))
+        }
+        "$schema" => {
+            text.starts_with("https://") || text.trim_end_matches('#').starts_with("http://json-schema.org/")
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const GOOD: &str = "apiVersion: v2\nname: hello\nversion: 1.2.3\n";
+
+    /// A repository with `files`; the chart is in `app`.
+    fn repository(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
+        let directory = TempDir::new().unwrap();
+        let root = directory.path().canonicalize().unwrap().join("repo");
+        for (name, content) in files {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        (directory, root)
+    }
+
+    fn classified(files: &[(&str, &str)]) -> Result<Contents, ChartError> {
+        let (_directory, root) = repository(files);
+        classify(&root, &root.join("app"))
+    }
+
+    fn confined(root: &Path) -> Result<(), String> {
+        let Contents::Chart(chart) = classify(root, &root.join("app")).unwrap() else { panic!("no chart") };
+        chart.confine(root).map_err(|error| crate::fault::report(&error))
+    }
+
+    #[test]
+    fn a_chart_is_recognised() {
+        let Contents::Chart(chart) = classified(&[("app/Chart.yaml", GOOD)]).unwrap() else {
+            panic!("no chart")
+        };
+        assert_eq!((chart.name.as_str(), chart.version.as_str()), ("hello", "1.2.3"));
+    }
+
+    #[test]
+    fn manifests_are_sorted_and_hidden_files_left_out() {
+        let files = [
+            ("app/b.yaml", ""),
+            ("app/a.json", ""),
+            ("app/.sops.yaml", ""),
+            ("app/c.txt", ""),
+            ("app/d/e.yaml", ""),
+        ];
+        let Contents::Manifests(paths) = classified(&files).unwrap() else { panic!("a chart") };
+        let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["a.json", "b.yaml"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_rendered_says_why() {
+        for (files, expected) in [
+            (&[("app/README.md", "")][..], "app has no Chart.yaml"),
+            (&[("app/values.yaml", "a: 1")], "app has no Chart.yaml"),
+            (&[("app/templates/a.yaml", "")], "app has no Chart.yaml"),
+            (&[("app/chart.yml", GOOD)], "app has no Chart.yaml\nhelp: rename chart.yml to Chart.yaml"),
+            (&[("app/Chart.yaml", "a: [")], "app/Chart.yaml: "),
+            (
+                &[("app/Chart.yaml", "- a")],
+                "app/Chart.yaml: must be a mapping with apiVersion, name and version",
+            ),
+            (
+                &[("app/Chart.yaml", "")],
+                "app/Chart.yaml: must be a mapping with apiVersion, name and version",
+            ),
+            (&[("app/Chart.yaml", "name: a\nversion: 1.0.0")], "app/Chart.yaml: apiVersion is missing"),
+            (&[("app/Chart.yaml", "apiVersion: v2\nversion: 1.0.0")], "app/Chart.yaml: name is missing"),
+            (&[("app/Chart.yaml", "apiVersion: v2\nname: a")], "app/Chart.yaml: version is missing"),
+            (
+                &[("app/Chart.yaml", "apiVersion: v2\nname: a\ntype: library")],
+                "app/Chart.yaml: a library chart renders nothing of its own",
+            ),
+        ] {
+            let report = crate::fault::report(&classified(files).unwrap_err());
+            assert!(report.starts_with(expected), "{report}");
+        }
+    }
+
+    #[test]
+    fn links_inside_the_repository_are_followed() {
+        let (_directory, root) = repository(&[("app/Chart.yaml", GOOD), ("shared/templates/a.yaml", "")]);
+        symlink("../shared/templates", root.join("app/templates")).unwrap();
+        symlink(root.join("shared/templates/a.yaml"), root.join("app/NOTES.txt")).unwrap();
+        assert_eq!(confined(&root), Ok(()));
+    }
+
+    #[test]
+    fn links_out_of_the_repository_are_refused() {
+        let (directory, root) = repository(&[("app/Chart.yaml", GOOD), ("app/templates/a.yaml", "")]);
+        fs::write(directory.path().join("secret"), "STRONGROOM-MARKER").unwrap();
+        symlink("../../../secret", root.join("app/templates/b.yaml")).unwrap();
+        let report = confined(&root).unwrap_err();
+        assert!(
+            report.starts_with("the chart cannot be used: app/templates/b.yaml: leads outside"),
+            "{report}"
+        );
+        assert!(!report.contains("MARKER"));
+    }
+
+    #[test]
+    fn links_behind_a_link_are_checked_too() {
+        let (_directory, root) = repository(&[("app/Chart.yaml", GOOD), ("shared/a.yaml", "")]);
+        symlink("../shared", root.join("app/templates")).unwrap();
+        symlink("/etc/passwd", root.join("shared/b.yaml")).unwrap();
+        let report = confined(&root).unwrap_err();
+        assert!(report.contains("shared/b.yaml: "), "{report}");
+    }
+
+    #[test]
+    fn cycles_and_special_files_are_refused() {
+        let (_directory, root) = repository(&[("app/Chart.yaml", GOOD), ("app/templates/a.yaml", "")]);
+        symlink("..", root.join("app/templates/up")).unwrap();
+        assert_eq!(confined(&root).unwrap_err(), "app: this symlink leads to a directory above itself");
+        fs::remove_file(root.join("app/templates/up")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("app/s")).unwrap();
+        let report = confined(&root).unwrap_err();
+        assert_eq!(report, "the chart cannot be used: app/s: neither a regular file nor a directory");
+    }
+
+    #[test]
+    fn schemas_that_make_helm_read_elsewhere_are_refused() {
+        for (schema, refused) in [
+            (r##"{"$ref": "#/definitions/a", "$schema": "http://json-schema.org/draft-07/schema#"}"##, None),
+            (r#"{"properties": {"a": {"$ref": "https://example.org/a.json"}}}"#, None),
+            (r#"{"$id": "https://example.org/b.json", "a": [{"$ref": "a.json"}]}"#, None),
+            (r#"{"properties": {"id": {"type": "string"}, "$ref": {"type": "string"}}}"#, None),
+            (r#"{"a": [{"$ref": "file:///etc/passwd"}]}"#, Some("file:///etc/passwd")),
+            (r#"{"$ref": "etc/strongroom/keys/a"}"#, Some("etc/strongroom/keys/a")),
+            (r#"{"$id": "https://example.org/", "$ref": "FILE:/etc/passwd"}"#, Some("FILE:/etc/passwd")),
+            (r#"{"$id": "file:///etc/", "$ref": "passwd"}"#, Some("file:///etc/")),
+            (r#"{"$ref": "http://169.254.169.254/"}"#, Some("http://169.254.169.254/")),
+            (r#"{"$schema": "file:///etc/passwd"}"#, Some("file:///etc/passwd")),
+        ] {
+            let (_directory, root) =
+                repository(&[("app/Chart.yaml", GOOD), ("app/charts/b/values.schema.json", schema)]);
+            let expected = refused.map_or(Ok(()), |reference| {
+                Err(format!("app/charts/b/values.schema.json: {reference:?} leads out of the chart"))
+            });
+            let report = confined(&root).map_err(|report| report.lines().next().unwrap().to_owned());
+            assert_eq!(report, expected, "{schema}");
+        }
+    }
+}
