@@ -223,3 +223,135 @@ fn counted(age: usize, pgp: usize) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::sops::keys::testing::fixture;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    fn loaded(folder: &Path) -> LocalKeys {
+        let mut keys = LocalKeys::default();
+        keys.add_folder(folder);
+        keys
+    }
+
+    #[test]
+    fn keys_are_recognised_by_content_whatever_the_file_is_called() {
+        let several =
+            [fixture("pgp-rsa2048.key.asc"), fixture("pgp-public.asc"), fixture("pgp-expired.key.asc")];
+        let folder = folder(&[
+            ("a.txt", several.join("\nsome text\n").as_str()),
+            ("b", &fixture("age-identities.txt")),
+            ("c.yaml", &fixture("ssh-ed25519.key")),
+            ("d.pem", &fixture("ssh-rsa.key")),
+        ]);
+        let keys = loaded(folder.path());
+        assert_eq!((keys.pgp.len(), keys.age.len()), (2, 4));
+        let expected = format!("keys folder {}: 4 age identities, 2 OpenPGP keys", folder.path().display());
+        assert_eq!(keys.notes(), [expected]);
+    }
+
+    #[test]
+    fn binary_openpgp_keys_are_recognised() {
+        let mut packets = Vec::new();
+        let armored = fixture("pgp-curve25519.key.asc");
+        sequoia_openpgp::armor::Reader::from_bytes(armored.as_bytes(), None)
+            .read_to_end(&mut packets)
+            .unwrap();
+        let folder = folder(&[]);
+        fs::write(folder.path().join("secring.gpg"), packets).unwrap();
+        assert_eq!(loaded(folder.path()).pgp.len(), 1);
+    }
+
+    #[test]
+    fn a_mounted_secret_is_read_through_its_links_and_each_key_once() {
+        let folder = folder(&[]);
+        let data = folder.path().join("..2026");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("age.txt"), fixture("age-identities.txt")).unwrap();
+        symlink("..2026", folder.path().join("..data")).unwrap();
+        symlink("..data/age.txt", folder.path().join("age.txt")).unwrap();
+        symlink("..data/age.txt", folder.path().join("again.txt")).unwrap();
+        let keys = loaded(folder.path());
+        assert_eq!((keys.age.len(), keys.problems.len()), (2, 0));
+    }
+
+    #[test]
+    fn one_bad_file_does_not_spoil_the_rest_and_is_named() {
+        let truncated = fixture("pgp-rsa2048.key.asc");
+        let folder = folder(&[
+            ("1-good", &fixture("age-identities.txt")),
+            ("2-noise", "password: STRONGROOM-MARKER"),
+            ("3-public", &fixture("pgp-public.asc")),
+            ("4-cut", &truncated[..600]),
+            ("5-locked", &fixture("ssh-locked.key")),
+            ("6-pq", "AGE-SECRET-KEY-PQ-1STRONGROOM-MARKER"),
+            ("7-empty", "\n"),
+            ("8-age", "-----BEGIN AGE ENCRYPTED FILE-----\nSTRONGROOM-MARKER\n"),
+            ("9-pkcs8", "-----BEGIN PRIVATE KEY-----\nSTRONGROOM-MARKER\n"),
+        ]);
+        symlink("nowhere", folder.path().join("z-dangling")).unwrap();
+        let keys = loaded(folder.path());
+        assert_eq!(keys.age.len(), 2);
+        let path = folder.path().display().to_string();
+        let problems: Vec<_> =
+            keys.problems.iter().map(|problem| problem.replace(&path, "").replace('/', "")).collect();
+        assert_eq!(
+            problems,
+            [
+                "2-noise: not an OpenPGP secret key, age identity or SSH private key",
+                "3-public: it holds an OpenPGP public key only; export the secret key (gpg --export-secret-keys --armor)",
+                "4-cut: the OpenPGP key is damaged",
+                "5-locked: the SSH key is protected by a passphrase",
+                "6-pq: line 1: post-quantum age identities (AGE-SECRET-KEY-PQ-1…) are not supported yet",
+                "7-empty: it is empty",
+                "8-age: the age identity is protected by a passphrase, which is not supported yet",
+                "9-pkcs8: this format of private key is not supported; SSH keys must be in OpenSSH's or PEM (RSA) format",
+                "z-dangling: entity not found",
+            ]
+        );
+        assert!(!keys.notes().join("\n").contains("MARKER"));
+        assert!(!format!("{keys:?}").contains("MARKER"));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_holds_no_keys() {
+        let keys = loaded(Path::new("/nonexistent/keys"));
+        assert_eq!(keys.notes(), ["keys folder /nonexistent/keys: entity not found"]);
+    }
+
+    #[test]
+    fn the_variables_and_places_of_sops_are_looked_at() {
+        let home = folder(&[("key.txt", &fixture("age-identities.txt")), ("ssh", &fixture("ssh-rsa.key"))]);
+        fs::create_dir(home.path().join(".ssh")).unwrap();
+        fs::write(home.path().join(".ssh/id_ed25519"), fixture("ssh-ed25519.key")).unwrap();
+        let at = |name: &str| home.path().join(name).into_os_string();
+        let environment = Environment::from_iter([
+            ("HOME", home.path().as_os_str().to_owned()),
+            ("SOPS_AGE_KEY", "# comment\nSTRONGROOM-MARKER".into()),
+            ("SOPS_AGE_KEY_FILE", at("key.txt")),
+            ("SOPS_AGE_SSH_PRIVATE_KEY_FILE", at("ssh")),
+            ("SOPS_AGE_KEY_CMD", "touch /tmp/STRONGROOM-MARKER".into()),
+        ]);
+        let mut keys = LocalKeys::default();
+        keys.add_environment(&environment);
+        assert_eq!(
+            keys.notes(),
+            [
+                "environment and home: 4 age identities",
+                "not used: SOPS_AGE_KEY: line 2: not an age identity",
+                "not used: SOPS_AGE_KEY_CMD is not run; put the key into the keys folder",
+            ]
+        );
+    }
+}

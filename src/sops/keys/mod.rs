@@ -536,3 +536,152 @@ mod testing {
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::fault::report;
+
+    /// Answers by the sealed text, and counts how often it was asked.
+    #[derive(Debug, Default)]
+    struct Scripted {
+        asked: AtomicUsize,
+    }
+
+    impl KeyUnwrap for Scripted {
+        fn unwrap_key<'a>(
+            &'a self,
+            key: &'a SealedKey,
+        ) -> BoxFuture<'a, Option<Result<DataKey, UnwrapError>>> {
+            let enc = match key {
+                SealedKey::Age { enc, .. } | SealedKey::Kms { enc, .. } => enc.as_str(),
+                _ => return Box::pin(async { None }),
+            };
+            Box::pin(async move {
+                self.asked.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                match enc {
+                    "opens" => Some(Ok(Secret::new(testing::DATA_KEY.into()))),
+                    "short" => Some(Ok(Secret::new(b"STRONGROOM-MARKER".to_vec()))),
+                    "down" => Some(Err(UnwrapError::new(Class::Unavailable, "no answer\nhelp: look at it"))),
+                    "denied" => Some(Err(UnwrapError::new(Class::Denied, "not allowed"))),
+                    "hangs" => std::future::pending().await,
+                    _ => None,
+                }
+            })
+        }
+    }
+
+    fn age(recipient: &str, enc: &str) -> SealedKey {
+        SealedKey::Age { recipient: recipient.into(), enc: enc.into() }
+    }
+
+    fn kms(arn: &str, enc: &str) -> SealedKey {
+        SealedKey::Kms { arn: arn.into(), role: None, context: Vec::new(), profile: None, enc: enc.into() }
+    }
+
+    fn keyring() -> (Keyring, Arc<Scripted>) {
+        let holder = Arc::new(Scripted::default());
+        let keyring = Keyring::new(Arc::new(Anyone), vec![Arc::clone(&holder) as Arc<dyn KeyUnwrap>]);
+        (keyring.with_notes(vec!["keys folder /keys: no keys".into()]), holder)
+    }
+
+    async fn told(keyring: &Keyring, groups: &[Vec<SealedKey>]) -> (Class, String) {
+        let error = keyring.data_key(&Scope::default(), groups, None).await.unwrap_err();
+        (error.class(), report(&error))
+    }
+
+    #[tokio::test]
+    async fn keys_of_this_process_are_tried_before_services() {
+        let (keyring, holder) = keyring();
+        let group = vec![kms("arn:a", "opens"), age("age1b", "other"), age("age1c", "opens")];
+        let data_key = keyring.data_key(&Scope::default(), &[group], None).await.unwrap();
+        assert_eq!(data_key.expose(), testing::DATA_KEY.as_bytes());
+        assert_eq!(holder.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_data_key_is_opened_once_for_all_who_ask() {
+        let (keyring, holder) = keyring();
+        let (scope, groups) = (Scope::default(), [vec![kms("arn:a", "opens")]]);
+        let all = futures::future::join_all((0..20).map(|_| keyring.data_key(&scope, &groups, None))).await;
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(holder.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn when_none_opens_every_key_is_listed_with_its_reason() {
+        let (keyring, _) = keyring();
+        let group = vec![
+            kms("arn:b", "denied"),
+            kms("arn:a", "down"),
+            age("age1x", "short"),
+            age("age1y\u{1b}[31m", "other"),
+            SealedKey::GcpKms { resource_id: "projects/p".into(), enc: "STRONGROOM-MARKER".into() },
+        ];
+        let expected = "none of the file's keys could be used\
+            \n  kms arn:b: not allowed\
+            \n  kms arn:a: no answer\
+            \n  age age1x: it holds 17 bytes, not the 32 of a data key\
+            \n  age age1y[31m: no age identity for it is loaded\
+            \n  gcp_kms projects/p: this kind of key is not supported yet\
+            \nhelp: look at it\
+            \nhelp: keys folder /keys: no keys";
+        assert_eq!(told(&keyring, &[group]).await, (Class::Unavailable, expected.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_file_without_keys_says_so() {
+        let (keyring, _) = keyring();
+        for groups in [vec![], vec![vec![]]] {
+            let (class, message) = told(&keyring, &groups).await;
+            assert_eq!(class, Class::Invalid);
+            assert!(message.starts_with("the file lists no master key"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_down_is_not_asked_for_every_file() {
+        let (keyring, holder) = keyring();
+        for _ in 0..5 {
+            let (class, _) = told(&keyring, &[vec![kms("arn:a", "down")]]).await;
+            assert_eq!(class, Class::Unavailable);
+        }
+        assert_eq!(holder.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_a_wait_and_only_that_wait() {
+        let (keyring, holder) = keyring();
+        let scope = Scope { deadline: Some(Instant::now()), ..Scope::default() };
+        let groups = [vec![kms("arn:a", "hangs")]];
+        let error = keyring.data_key(&scope, &groups, None).await.unwrap_err();
+        assert_eq!(error.class(), Class::Timeout);
+        assert!(error.to_string().contains("kms arn:a: no answer before the render's deadline"), "{error}");
+        let error = keyring.data_key(&scope, &groups, None).await.unwrap_err();
+        assert_eq!(error.class(), Class::Timeout);
+        assert_eq!(holder.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn sealed_keys_that_differ_anywhere_are_kept_apart() {
+        let all = [
+            age("a", "bc"),
+            age("ab", "c"),
+            kms("a", "bc"),
+            SealedKey::Kms {
+                arn: "a".into(),
+                role: None,
+                context: vec![("k".into(), "v".into())],
+                profile: None,
+                enc: "bc".into(),
+            },
+        ];
+        let mut digests: Vec<_> = all.iter().map(SealedKey::digest).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), all.len());
+    }
+}
