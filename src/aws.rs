@@ -232,7 +232,7 @@ impl AwsError {
                 return Self::no_credentials();
             }
             if let Some(io) = cause.downcast_ref::<io::Error>() {
-                return Self::new(Class::Unavailable, format!("AWS cannot be reached: {}", io.kind()));
+                return Self::of_io(io);
             }
             link = cause.source();
         }
@@ -255,12 +255,19 @@ impl AwsError {
                 Class::Denied,
                 "AWS credentials could not be loaded\nhelp: check AWS_PROFILE, the role of the service account, and AWS_* of Strongroom",
             )
-        } else if text.contains("dns error") || text.contains("lookup address") {
-            Self::new(Class::Unavailable, "AWS cannot be reached: the host name does not resolve")
-        } else if text.contains("certificate") {
-            Self::new(Class::Unavailable, "AWS cannot be reached: its TLS certificate is not trusted")
         } else {
             Self::new(Class::Unavailable, "AWS cannot be reached")
+        }
+    }
+
+    /// The text of these is about sockets, names and certificates, never about what was sent.
+    fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::timeout(),
+            _ => {
+                let reason = format!("AWS cannot be reached: {}", printable(&error.to_string()));
+                Self::new(Class::Unavailable, reason)
+            }
         }
     }
 
@@ -335,5 +342,154 @@ const fn class_of_status(status: u16) -> Class {
         404 => Class::NotFound,
         408 | 429 | 500..=599 => Class::Unavailable,
         _ => Class::Invalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_sdk_kms::Client;
+    use aws_sdk_kms::primitives::Blob;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers every request with the next of `answers`, the last one for ever.
+    async fn server(answers: Vec<String>) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = vec![0; 64 * 1024];
+                let mut length = 0;
+                while !whole(&request[..length]) {
+                    length += connection.read(&mut request[length..]).await.unwrap();
+                }
+                let at = counted.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+                connection.write_all(answers[at].as_bytes()).await.unwrap();
+            }
+        });
+        (endpoint, count)
+    }
+
+    fn whole(request: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(request).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+        body.len() >= length.trim().parse().unwrap()
+    }
+
+    fn answer(status: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {status}\r\nx-amzn-requestid: r-1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn json(code: &str) -> String {
+        format!(r#"{{"__type":"{code}","message":"user u may not","extra":"STRONGROOM-MARKER"}}"#)
+    }
+
+    async fn ask(endpoint: &str, connection: &Connection) -> Result<Vec<u8>, AwsError> {
+        let credentials = Credentials::new("id", "STRONGROOM-MARKER", None, None, "test");
+        let config = Aws::emulated(endpoint, credentials).config(connection).await?;
+        let answer = Client::new(&config).decrypt().ciphertext_blob(Blob::new("x")).send().await;
+        Ok(answer.map_err(|error| AwsError::of(&error))?.plaintext.unwrap().into_inner())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_told_by_code_and_request_and_never_by_body() {
+        let table = [
+            (
+                "400 Bad Request",
+                "AccessDeniedException",
+                Class::Denied,
+                "AWS says AccessDeniedException: user u may not (request r-1)",
+            ),
+            (
+                "400 Bad Request",
+                "NotFoundException",
+                Class::NotFound,
+                "AWS says NotFoundException (request r-1)",
+            ),
+            (
+                "400 Bad Request",
+                "InvalidCiphertextException",
+                Class::Invalid,
+                "AWS says InvalidCiphertextException (request r-1)",
+            ),
+            (
+                "400 Bad Request",
+                "ThrottlingException",
+                Class::Unavailable,
+                "AWS says ThrottlingException (request r-1)",
+            ),
+            (
+                "500 Oops",
+                "KMSInternalException",
+                Class::Unavailable,
+                "AWS says KMSInternalException (request r-1)",
+            ),
+            (
+                "403 Forbidden",
+                "NeverHeardOf",
+                Class::Denied,
+                "AWS says NeverHeardOf: user u may not (request r-1)",
+            ),
+        ];
+        for (status, code, class, reason) in table {
+            let (endpoint, _) = server(vec![answer(status, &json(code))]).await;
+            let error = ask(&endpoint, &Connection::default()).await.unwrap_err();
+            assert_eq!(
+                (error.class, error.reason.as_str(), error.code.as_deref()),
+                (class, reason, Some(code))
+            );
+            assert!(!format!("{error:?}").contains("MARKER"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_from_aws_is_told_without_its_text() {
+        let (endpoint, _) = server(vec![answer("200 OK", "<html>STRONGROOM-MARKER")]).await;
+        let error = ask(&endpoint, &Connection::default()).await.unwrap_err();
+        assert!(!format!("{error:?}").contains("MARKER"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn throttling_is_tried_again() {
+        let busy = answer("400 Bad Request", &json("ThrottlingException"));
+        let good = answer("200 OK", r#"{"Plaintext":"b2s="}"#);
+        let (endpoint, count) = server(vec![busy.clone(), busy, good]).await;
+        assert_eq!(ask(&endpoint, &Connection::default()).await.unwrap(), b"ok");
+        assert_eq!(count.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_role_that_may_not_be_assumed_is_told_as_such() {
+        let body = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>u may not assume r</Message></Error>\
+                    <RequestId>r-2</RequestId></ErrorResponse>";
+        let (endpoint, _) = server(vec![answer("403 Forbidden", body)]).await;
+        let role_arn = Some("arn:aws:iam::111122223333:role/r".to_owned());
+        let error = ask(&endpoint, &Connection { role_arn, ..Connection::default() }).await.unwrap_err();
+        assert_eq!(error.class, Class::Denied);
+        assert!(
+            error.reason.starts_with("the role cannot be assumed: AWS says AccessDenied: u may not assume r"),
+            "{}",
+            error.reason
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_unavailable() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = ask(&endpoint, &Connection::default()).await.unwrap_err();
+        assert_eq!(error.class, Class::Unavailable);
+        assert!(error.reason.starts_with("AWS cannot be reached: "), "{}", error.reason);
     }
 }

@@ -85,7 +85,11 @@ struct Sealed<'a> {
 
 impl From<AwsError> for UnwrapError {
     fn from(error: AwsError) -> Self {
-        Self::new(error.class, error.reason)
+        let mut reason = error.reason;
+        if error.code.as_deref() == Some("InvalidCiphertextException") {
+            reason.push_str(": the sealed key, or its encryption context, is not what this key sealed");
+        }
+        Self::new(error.class, reason)
     }
 }
 
