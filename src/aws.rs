@@ -262,13 +262,11 @@ impl AwsError {
 
     /// The text of these is about sockets, names and certificates, never about what was sent.
     fn of_io(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Self::timeout(),
-            _ => {
-                let reason = format!("AWS cannot be reached: {}", printable(&error.to_string()));
-                Self::new(Class::Unavailable, reason)
-            }
+        if error.kind() == io::ErrorKind::TimedOut {
+            return Self::timeout();
         }
+        let reason = format!("AWS cannot be reached: {}", printable(&error.to_string()));
+        Self::new(Class::Unavailable, reason)
     }
 
     fn timeout() -> Self {
