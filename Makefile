@@ -36,6 +36,11 @@ build: ## Build the shipped program: optimised, one static file on Linux
 	AWS_LC_SYS_NO_JITTER_ENTROPY=1 RUSTFLAGS="$(STATIC)" $(CARGO) build --release --locked --target $(TARGET) --bin strongroom
 	echo "build: $(STRONGROOM_SHIPPED), $$(du -h $(STRONGROOM_SHIPPED) | cut -f1)" >&2
 
+.PHONY: image
+image: build ## Build the container image as an OCI archive
+	@e2e/tools/get helm
+	image/build
+
 ##@ Check
 
 .PHONY: test
@@ -55,7 +60,7 @@ lint: ## Check format, lints, documentation, scripts, and the licences and sourc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh; do bash -n "$$script"; done
+	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh image/build; do bash -n "$$script"; done
 	$(STRONGROOM_TOOLS)/cargo-deny --log-level error check bans licenses sources
 
 .PHONY: advisories
