@@ -205,13 +205,11 @@ impl Program {
         let started = Instant::now();
         let mut group = Group::start(&mut self)?;
         let remaining = self.deadline.saturating_duration_since(started);
-        match timeout(remaining, group.attend(&mut self)).await {
-            Ok(output) => output,
-            Err(_) => {
-                group.end().await;
-                Err(ProcessError::TimedOut { program: self.path, after: started.elapsed() })
-            }
+        if let Ok(output) = timeout(remaining, group.attend(&mut self)).await {
+            return output;
         }
+        group.end().await;
+        Err(ProcessError::TimedOut { program: self.path, after: started.elapsed() })
     }
 
     fn command(&mut self) -> Command {
