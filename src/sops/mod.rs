@@ -1,3 +1,47 @@
 //! SOPS files: metadata, tree walk, MAC, and the keys that open them.
+//!
+//! [`open`] is the way in. It refuses a file whose values or MAC do not prove what the metadata says, and never
+//! writes anything. Follows the file format of sops 3; `0.x` is refused, as sops refuses it.
 
+pub mod cipher;
+mod cut;
 pub mod keys;
+mod mac;
+pub mod metadata;
+pub mod open;
+pub mod rules;
+pub mod shamir;
+mod walk;
+
+use crate::document::{Kind, Node, Stream};
+
+/// Whether `stream` is a SOPS file, whole or broken: [`open::open`] then opens it or says what is wrong.
+///
+/// Told by the content: metadata in a top-level `sops`, or encrypted values without it, as in a file that is cut
+/// off. A `SopsSecret` is left alone, because its controller in the cluster opens it.
+pub fn is_encrypted(stream: &Stream) -> bool {
+    let ours = || stream.documents.iter().filter(|document| !belongs_to_cluster(document));
+    ours().any(has_metadata) || ours().any(has_sealed_value)
+}
+
+/// Whether `document` is an object that a controller in the cluster decrypts.
+pub fn belongs_to_cluster(document: &Node) -> bool {
+    document.at("apiVersion").is_some() && document.at("kind").and_then(Node::text) == Some("SopsSecret")
+}
+
+fn has_metadata(document: &Node) -> bool {
+    document.at("sops").is_some_and(metadata::looks_like_metadata)
+}
+
+fn has_sealed_value(document: &Node) -> bool {
+    let mut open = vec![document];
+    while let Some(node) = open.pop() {
+        match &node.kind {
+            Kind::Scalar { value, .. } if cipher::is_sealed(value.expose()) => return true,
+            Kind::Scalar { .. } | Kind::Alias(_) => {}
+            Kind::Sequence(items) => open.extend(items),
+            Kind::Mapping(entries) => open.extend(entries.iter().map(|(_, value)| value)),
+        }
+    }
+    false
+}

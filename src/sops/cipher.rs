@@ -1,0 +1,223 @@
+//! One encrypted value: `ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]`, AES-256-GCM with the path as associated data.
+//!
+//! sops takes a nonce of 32 bytes; 12 and 16 are accepted as sops accepts them. What a value decrypts to is
+//! typed here and nowhere else.
+
+use std::borrow::Cow;
+
+use aes_gcm::aead::consts::{U12, U16, U32};
+use aes_gcm::aead::generic_array::{ArrayLength, GenericArray};
+use aes_gcm::aead::{AeadInPlace, KeyInit};
+use aes_gcm::aes::Aes256;
+use aes_gcm::{AesGcm, Tag};
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::keys::DataKey;
+use crate::document::scalar::{self, Scalar};
+use crate::secret::Secret;
+
+const PREFIX: &str = "ENC[AES256_GCM,";
+
+/// Go ignores what stands in the unused bits of the last character.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// Whether `text` begins as an encrypted value does. Whether it is one, [`Cipher::open`] finds out.
+pub fn is_sealed(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
+/// Whether `text` is a whole encrypted value of the type `comment`.
+pub fn is_sealed_comment(text: &str) -> bool {
+    Sealed::parse(text).is_some_and(|sealed| sealed.kind == "comment")
+}
+
+/// What an encrypted value holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Opened {
+    /// `str`, and `bytes`; not always UTF-8.
+    Text(Secret<Vec<u8>>),
+    /// `int`.
+    Int(i64),
+    /// `float`.
+    Float(f64),
+    /// `bool`.
+    Bool(bool),
+    /// `time`, as RFC 3339.
+    Time(String),
+    /// `comment`: without its `#`.
+    Comment(Secret<String>),
+}
+
+impl Opened {
+    /// The bytes that the MAC is made of. A comment has none.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Text(bytes) => Cow::Borrowed(bytes.expose()),
+            Self::Int(value) => Cow::Owned(value.to_string().into_bytes()),
+            Self::Float(value) => Cow::Owned(scalar::fixed(*value).into_bytes()),
+            Self::Bool(value) => Cow::Borrowed(if *value { b"True" } else { b"False" }),
+            Self::Time(value) => Cow::Borrowed(value.as_bytes()),
+            Self::Comment(_) => Cow::Borrowed(&[]),
+        }
+    }
+}
+
+/// Opens the values of one file.
+pub struct Cipher(Aes256);
+
+impl Cipher {
+    /// With the data key of the file, which has 32 bytes.
+    pub fn new(key: &DataKey) -> Result<Self, CipherError> {
+        Aes256::new_from_slice(key.expose()).map(Self).map_err(|_| CipherError::Key)
+    }
+
+    /// Opens `value`, which stands at `path`: the keys that lead to it, each with a `:` behind it.
+    pub fn open(&self, value: &str, path: &str) -> Result<Opened, CipherError> {
+        if value.is_empty() {
+            return Ok(Opened::Text(Secret::default()));
+        }
+        let sealed = Sealed::parse(value).ok_or(CipherError::Grammar)?;
+        let data = self.decrypt(&sealed, path.as_bytes())?;
+        typed(data, sealed.kind)
+    }
+
+    fn decrypt(&self, sealed: &Sealed<'_>, path: &[u8]) -> Result<Secret<Vec<u8>>, CipherError> {
+        let (data, nonce, tag) = (decode(sealed.data)?, decode(sealed.nonce)?, decode(sealed.tag)?);
+        let data = Secret::new(data);
+        if tag.len() != 16 {
+            return Err(CipherError::Grammar);
+        }
+        match nonce.len() {
+            32 => self.decrypt_in_place::<U32>(&nonce, path, data, &tag),
+            12 => self.decrypt_in_place::<U12>(&nonce, path, data, &tag),
+            16 => self.decrypt_in_place::<U16>(&nonce, path, data, &tag),
+            length => Err(CipherError::Nonce { length }),
+        }
+    }
+
+    fn decrypt_in_place<N: ArrayLength<u8>>(
+        &self,
+        nonce: &[u8],
+        path: &[u8],
+        mut data: Secret<Vec<u8>>,
+        tag: &[u8],
+    ) -> Result<Secret<Vec<u8>>, CipherError> {
+        AesGcm::<Aes256, N>::from(self.0.clone())
+            .decrypt_in_place_detached(
+                GenericArray::from_slice(nonce),
+                path,
+                data.expose_mut(),
+                Tag::from_slice(tag),
+            )
+            .map_err(|_| CipherError::Tag)?;
+        Ok(data)
+    }
+}
+
+struct Sealed<'v> {
+    data: &'v str,
+    nonce: &'v str,
+    tag: &'v str,
+    kind: &'v str,
+}
+
+impl<'v> Sealed<'v> {
+    /// What stands behind the closing bracket is ignored, as sops ignores it.
+    fn parse(value: &'v str) -> Option<Self> {
+        let rest = value.strip_prefix(PREFIX)?.strip_prefix("data:")?;
+        let (data, rest) = rest.split_once(",iv:")?;
+        let (nonce, rest) = rest.split_once(",tag:")?;
+        let (tag, rest) = rest.split_once(",type:")?;
+        let (kind, _) = rest.split_once(']')?;
+        let whole = ![data, nonce, tag, kind].contains(&"");
+        whole.then_some(Self { data, nonce, tag, kind })
+    }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, CipherError> {
+    let decoded = if text.contains(['\r', '\n']) {
+        BASE64.decode(text.replace(['\r', '\n'], ""))
+    } else {
+        BASE64.decode(text)
+    };
+    decoded.map_err(|_| CipherError::Grammar)
+}
+
+fn typed(data: Secret<Vec<u8>>, kind: &str) -> Result<Opened, CipherError> {
+    if matches!(kind, "str" | "bytes") {
+        return Ok(Opened::Text(data));
+    }
+    let misfit = || CipherError::Misfit { kind: known(kind) };
+    let text = std::str::from_utf8(data.expose()).map_err(|_| misfit())?;
+    let opened = match kind {
+        "int" => text.parse().ok().map(Opened::Int),
+        "float" => float(text).map(Opened::Float),
+        "bool" => boolean(text).map(Opened::Bool),
+        "time" => match scalar::plain(text) {
+            Scalar::Time(time) => Some(Opened::Time(time)),
+            _ => None,
+        },
+        "comment" => Some(Opened::Comment(Secret::new(text.to_owned()))),
+        _ => return Err(CipherError::Kind),
+    };
+    opened.ok_or_else(misfit)
+}
+
+/// Go's `ParseFloat` of what sops writes.
+fn float(text: &str) -> Option<f64> {
+    match text {
+        "+Inf" | "Inf" => Some(f64::INFINITY),
+        "-Inf" => Some(f64::NEG_INFINITY),
+        "NaN" => Some(f64::NAN),
+        _ => text.parse().ok().filter(|value: &f64| value.is_finite()),
+    }
+}
+
+/// Go's `ParseBool`.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+fn known(kind: &str) -> &'static str {
+    ["int", "float", "bool", "time", "comment"].into_iter().find(|known| *known == kind).unwrap_or("value")
+}
+
+/// An encrypted value cannot be opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CipherError {
+    /// The data key has not 32 bytes.
+    #[error("the data key has not 32 bytes")]
+    Key,
+    /// Not `ENC[AES256_GCM,…]`, or cut off.
+    #[error("not a whole encrypted value (`ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]`)")]
+    Grammar,
+    /// A nonce that nobody writes.
+    #[error("its nonce has {length} bytes")]
+    Nonce {
+        /// In bytes.
+        length: usize,
+    },
+    /// The tag does not fit.
+    #[error("it was changed, moved to another key or encrypted with another data key")]
+    Tag,
+    /// A type that is not known.
+    #[error("its type is not one that sops writes")]
+    Kind,
+    /// It decrypts, but not to what its type says.
+    #[error("it does not hold the {kind} that its type says")]
+    Misfit {
+        /// The type.
+        kind: &'static str,
+    },
+}

@@ -1,0 +1,284 @@
+//! The `sops` block of a YAML or JSON file, read leniently: files of every sops since 1.0, and of tools that
+//! reformat them, are taken as long as nothing that is needed is missing.
+//!
+//! Names are matched without regard to case, unknown ones are ignored, and any scalar is taken for a string.
+
+use crate::document::scalar::{self, Scalar};
+use crate::document::{Kind, Node};
+
+use super::keys::SealedKey;
+use super::rules::{Rule, go_regex};
+
+/// What a file says about how it is encrypted.
+#[derive(Debug)]
+pub struct Metadata {
+    /// Sealed data keys; more than one group means shares.
+    pub groups: Vec<Vec<SealedKey>>,
+    /// How many groups must be opened.
+    pub threshold: Option<usize>,
+    /// RFC 3339 without a fraction: the path of the MAC.
+    pub last_modified: String,
+    /// Encrypted.
+    pub mac: Option<String>,
+    /// Only encrypted values are in the MAC.
+    pub mac_only_encrypted: bool,
+    /// Which values are encrypted.
+    pub rule: Rule,
+    /// Of the sops that wrote the file; empty where it did not say.
+    pub version: String,
+}
+
+/// Reads one item of a list of master keys.
+type ReadKey = fn(&Entry<'_>) -> Result<SealedKey, MetadataError>;
+
+/// The lists of master keys, in the order in which sops reads them.
+const KINDS: [(&str, ReadKey); 7] = [
+    ("kms", kms),
+    ("gcp_kms", gcp_kms),
+    ("hckms", hckms),
+    ("azure_kv", azure_kv),
+    ("hc_vault", hc_vault),
+    ("pgp", pgp),
+    ("age", age),
+];
+
+impl Metadata {
+    /// Reads the value of the key `sops`.
+    pub fn read(node: &Node) -> Result<Self, MetadataError> {
+        let Kind::Mapping(_) = node.kind else { return Err(MetadataError::NotAMapping) };
+        let block = Entry { node, at: "sops".to_owned() };
+        let last_modified = block.required("lastmodified")?;
+        let last_modified =
+            timestamp(last_modified).ok_or_else(|| block.invalid("lastmodified", "a time"))?;
+        let threshold = match block.text("shamir_threshold") {
+            None => None,
+            Some(text) => Some(count(text).ok_or_else(|| block.invalid("shamir_threshold", "a number"))?),
+        };
+        Ok(Self {
+            groups: groups(&block)?,
+            threshold: threshold.filter(|threshold| *threshold > 0),
+            last_modified,
+            mac: block.text("mac").filter(|mac| !mac.is_empty()).map(str::to_owned),
+            mac_only_encrypted: block
+                .text("mac_only_encrypted")
+                .is_some_and(|text| text.eq_ignore_ascii_case("true")),
+            rule: rule(&block)?,
+            version: block.text("version").unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Whether the value of a key `sops` is metadata of sops, whole or not, and not some program's settings.
+pub fn looks_like_metadata(node: &Node) -> bool {
+    let block = Entry { node, at: String::new() };
+    let has = |name: &str| block.get(name).is_some();
+    let sealed = KINDS.iter().any(|(kind, _)| block.list(kind).iter().any(|key| key.get("enc").is_some()));
+    sealed || has("mac") || has("lastmodified") || has("key_groups") && has("version")
+}
+
+fn groups(block: &Entry<'_>) -> Result<Vec<Vec<SealedKey>>, MetadataError> {
+    let flat = group(block)?;
+    if !flat.is_empty() {
+        return Ok(vec![flat]);
+    }
+    let mut groups = Vec::new();
+    for entry in block.list("key_groups") {
+        let group = group(&entry)?;
+        if !group.is_empty() {
+            groups.push(group);
+        }
+    }
+    if groups.is_empty() { Err(no_keys(block)) } else { Ok(groups) }
+}
+
+fn group(entry: &Entry<'_>) -> Result<Vec<SealedKey>, MetadataError> {
+    let mut keys = Vec::new();
+    for (kind, read) in KINDS {
+        for key in entry.list(kind) {
+            keys.push(read(&key)?);
+        }
+    }
+    Ok(keys)
+}
+
+/// Names the lists that may be of a kind that is not known, so that a reader sees why there is no key.
+fn no_keys(block: &Entry<'_>) -> MetadataError {
+    let known = |name: &str| name == "key_groups" || KINDS.iter().any(|(kind, _)| *kind == name);
+    let mut blocks = block.list("key_groups");
+    blocks.push(Entry { node: block.node, at: String::new() });
+    let unknown: Vec<String> = blocks
+        .iter()
+        .flat_map(|entry| entry.node.entries())
+        .filter(|(_, value)| matches!(&value.kind, Kind::Sequence(items) if !items.is_empty()))
+        .filter_map(|(key, _)| key.text().map(str::to_lowercase))
+        .filter(|name| !known(name))
+        .map(|name| format!("`{}`", name.escape_debug()))
+        .collect();
+    if unknown.is_empty() {
+        MetadataError::NoKeys
+    } else {
+        MetadataError::UnknownKeys { kinds: unknown.join(", ") }
+    }
+}
+
+/// Makes a rule of the text of its field.
+type ReadRule = fn(&str) -> Rule;
+
+fn rule(block: &Entry<'_>) -> Result<Rule, MetadataError> {
+    const NAMES: [(&str, ReadRule); 6] = [
+        ("unencrypted_suffix", |text| Rule::UnencryptedSuffix(text.to_owned())),
+        ("encrypted_suffix", |text| Rule::EncryptedSuffix(text.to_owned())),
+        ("unencrypted_regex", |text| Rule::UnencryptedRegex(go_regex(text))),
+        ("encrypted_regex", |text| Rule::EncryptedRegex(go_regex(text))),
+        ("unencrypted_comment_regex", |_| Rule::ByComment),
+        ("encrypted_comment_regex", |_| Rule::ByComment),
+    ];
+    let stated = NAMES.iter().filter_map(|(name, rule)| {
+        let text = block.text(name).filter(|text| !text.is_empty())?;
+        Some((*name, rule(text)))
+    });
+    let mut stated: Vec<_> = stated.collect();
+    match stated.as_slice() {
+        [] => Ok(Rule::default_suffix()),
+        [_] => Ok(stated.remove(0).1),
+        [(first, _), (second, _), ..] => Err(MetadataError::Rules { first, second }),
+    }
+}
+
+fn age(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    Ok(SealedKey::Age { recipient: key.owned("recipient")?, enc: key.owned("enc")? })
+}
+
+fn pgp(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    Ok(SealedKey::Pgp { fingerprint: key.owned("fp")?, enc: key.owned("enc")? })
+}
+
+fn kms(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    let optional = |name| key.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+    let context = key.get("context").map_or(&[][..], Node::entries).iter();
+    let context = context.filter(|(_, value)| scalar::of(value) != Some(Scalar::Null));
+    Ok(SealedKey::Kms {
+        arn: key.owned("arn")?,
+        role: optional("role"),
+        context: context.filter_map(|(k, v)| Some((k.text()?.to_owned(), v.text()?.to_owned()))).collect(),
+        profile: optional("aws_profile"),
+        enc: key.owned("enc")?,
+    })
+}
+
+fn gcp_kms(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    Ok(SealedKey::GcpKms { resource_id: key.owned("resource_id")?, enc: key.owned("enc")? })
+}
+
+fn hckms(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    Ok(SealedKey::HuaweiKms { key_id: key.owned("key_id")?, enc: key.owned("enc")? })
+}
+
+fn azure_kv(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    Ok(SealedKey::AzureKeyVault {
+        vault_url: key.owned("vault_url")?,
+        name: key.owned("name")?,
+        version: key.text("version").unwrap_or_default().to_owned(),
+        enc: key.owned("enc")?,
+    })
+}
+
+fn hc_vault(key: &Entry<'_>) -> Result<SealedKey, MetadataError> {
+    Ok(SealedKey::VaultTransit {
+        address: key.owned("vault_address")?,
+        engine_path: key.owned("engine_path")?,
+        key_name: key.owned("key_name")?,
+        enc: key.owned("enc")?,
+    })
+}
+
+/// A mapping of the metadata, and where it is, for errors.
+struct Entry<'a> {
+    node: &'a Node,
+    at: String,
+}
+
+impl<'a> Entry<'a> {
+    fn get(&self, name: &str) -> Option<&'a Node> {
+        let named = |key: &Node| key.text().is_some_and(|text| text.eq_ignore_ascii_case(name));
+        self.node.entries().iter().find(|(key, _)| named(key)).map(|(_, value)| value)
+    }
+
+    /// The text of any scalar but null.
+    fn text(&self, name: &str) -> Option<&'a str> {
+        let node = self.get(name).filter(|node| scalar::of(node) != Some(Scalar::Null))?;
+        node.text()
+    }
+
+    fn required(&self, name: &'static str) -> Result<&'a str, MetadataError> {
+        self.text(name).ok_or_else(|| MetadataError::Missing { field: format!("{}.{name}", self.at) })
+    }
+
+    fn owned(&self, name: &'static str) -> Result<String, MetadataError> {
+        self.required(name).map(str::to_owned)
+    }
+
+    /// The items of a list; none where it is missing or null.
+    fn list(&self, name: &str) -> Vec<Self> {
+        let Some(Kind::Sequence(items)) = self.get(name).map(|node| &node.kind) else { return Vec::new() };
+        let entry = |(index, node)| Self { node, at: format!("{}.{name}[{index}]", self.at) };
+        items.iter().enumerate().map(entry).collect()
+    }
+
+    fn invalid(&self, name: &str, expected: &'static str) -> MetadataError {
+        MetadataError::Invalid { field: format!("{}.{name}", self.at), expected }
+    }
+}
+
+/// RFC 3339 without a fraction, as Go formats it.
+fn timestamp(text: &str) -> Option<String> {
+    let Scalar::Time(time) = scalar::plain(text) else { return None };
+    let (clock, rest) = time.split_at_checked("2006-01-02T15:04:05".len())?;
+    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    Some(format!("{clock}{zone}"))
+}
+
+/// `2`, or `2.000000` as sops wrote it before 3.11.
+fn count(text: &str) -> Option<usize> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    whole.parse().ok().filter(|_| fraction.bytes().all(|byte| byte == b'0'))
+}
+
+/// The `sops` block of a file cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum MetadataError {
+    /// `sops: text`.
+    #[error("the key `sops` is not a mapping")]
+    NotAMapping,
+    /// A field that is needed is not there.
+    #[error("the SOPS metadata lacks `{field}`")]
+    Missing {
+        /// Path of the field.
+        field: String,
+    },
+    /// A field of another kind.
+    #[error("`{field}` in the SOPS metadata is not {expected}")]
+    Invalid {
+        /// Path of the field.
+        field: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// No master key at all.
+    #[error("the SOPS metadata lists no master key")]
+    NoKeys,
+    /// No master key of a known kind.
+    #[error("the SOPS metadata lists no master key of a known kind, only {kinds}")]
+    UnknownKeys {
+        /// What it lists.
+        kinds: String,
+    },
+    /// More than one rule.
+    #[error("the SOPS metadata has both `{first}` and `{second}`, and may have one of them only")]
+    Rules {
+        /// One.
+        first: &'static str,
+        /// Another.
+        second: &'static str,
+    },
+}

@@ -1,0 +1,309 @@
+//! The walk over the values of a file, in document order: opens each, feeds the MAC, notes the edit.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::ops::Range;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::cipher::{Cipher, Opened, is_sealed};
+use super::cut::{self, Block};
+use super::mac::Mac;
+use super::metadata::Metadata;
+use super::open::{SopsError, ValueError};
+use super::rules::{Reach, Rule};
+use crate::document::edit::{Edits, quote};
+use crate::document::scalar::{self, Scalar};
+use crate::document::{Format, Kind, MAX_DEPTH, MAX_NODES, Node, Position, Stream};
+use crate::secret::Secret;
+
+/// A comment belongs to one of few mappings around it; which one, only its tag can tell.
+const COMMENT_TRIES: usize = 32;
+
+pub(super) struct Walk<'a> {
+    text: &'a str,
+    format: Format,
+    cipher: &'a Cipher,
+    rule: &'a Rule,
+    anchors: &'a HashMap<usize, &'a Node>,
+    mac: Mac,
+    edits: Edits,
+    leaves: Vec<Secret<String>>,
+    /// Keys on the way, each with a `:` behind it, as values are sealed to them.
+    path: String,
+    /// Keys and indexes on the way, for errors.
+    trail: Vec<Step<'a>>,
+    /// Encrypted comments that are still ahead, last first.
+    comments: Vec<Range<usize>>,
+    /// The path of the last value, whose mapping a comment behind it may belong to.
+    last: String,
+    /// How many aliases are being followed, and how many nodes they led to.
+    aliased: usize,
+    expanded: usize,
+    first: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        text: &'a str,
+        stream: &'a Stream,
+        metadata: &'a Metadata,
+        cipher: &'a Cipher,
+        anchors: &'a HashMap<usize, &'a Node>,
+        blocks: &[Block],
+    ) -> Self {
+        let sealed = |span: &&Range<usize>| is_sealed(comment_text(text, span));
+        let kept = |span: &&Range<usize>| !blocks.iter().any(|block| block.span.contains(&span.start));
+        let mut comments: Vec<_> = stream.comments.iter().filter(sealed).filter(kept).cloned().collect();
+        comments.reverse();
+        Self {
+            text,
+            format: stream.format,
+            cipher,
+            rule: &metadata.rule,
+            anchors,
+            mac: Mac::new(metadata.mac_only_encrypted),
+            edits: Edits::default(),
+            leaves: Vec::new(),
+            path: String::new(),
+            trail: Vec::new(),
+            comments,
+            last: String::new(),
+            aliased: 0,
+            expanded: 0,
+            first: true,
+        }
+    }
+
+    /// Walks one document; an empty one is nothing.
+    pub(super) fn document(&mut self, root: &'a Node) -> Result<(), SopsError> {
+        match &root.kind {
+            Kind::Mapping(entries) => self.mapping(entries, Reach::default())?,
+            _ if scalar::of(root) == Some(Scalar::Null) => {}
+            _ => return Err(self.error(root, ValueError::Root)),
+        }
+        self.first = false;
+        Ok(())
+    }
+
+    /// The edits that open the file, what it holds, and the MAC of it all.
+    pub(super) fn finish(mut self) -> (Edits, Vec<Secret<String>>, Mac) {
+        self.comments_before(self.text.len());
+        (self.edits, self.leaves, self.mac)
+    }
+
+    fn node(&mut self, node: &'a Node, reach: Reach) -> Result<(), SopsError> {
+        if self.aliased > 0 {
+            self.expanded += 1;
+        }
+        if self.expanded > MAX_NODES || self.trail.len() + self.aliased > MAX_DEPTH * 2 {
+            return Err(self.error(node, ValueError::Expands));
+        }
+        match &node.kind {
+            Kind::Scalar { value, .. } => match self.scalar(node, value.expose(), reach)? {
+                None => Ok(()),
+                Some(_) => Err(self.error(node, ValueError::Comment)),
+            },
+            Kind::Sequence(items) => self.sequence(node, items, reach),
+            Kind::Mapping(entries) => self.mapping(entries, reach),
+            Kind::Alias(id) => {
+                let target = *self.anchors.get(id).ok_or_else(|| self.error(node, ValueError::Expands))?;
+                self.aliased += 1;
+                self.node(target, reach)?;
+                self.aliased -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn mapping(&mut self, entries: &'a [(Node, Node)], reach: Reach) -> Result<(), SopsError> {
+        let mut seen = HashSet::new();
+        for (key, value) in entries {
+            let name = self.key(key)?;
+            if self.trail.is_empty() && name == "sops" {
+                continue;
+            }
+            if self.first && self.format == Format::Yaml && !seen.insert(name) {
+                self.trail.push(Step::Key(name));
+                return Err(self.error(key, ValueError::Duplicate));
+            }
+            self.comments_before(key.start());
+            let length = self.path.len();
+            self.trail.push(Step::Key(name));
+            self.path.push_str(name);
+            self.path.push(':');
+            self.node(value, self.rule.below(reach, name))?;
+            self.path.truncate(length);
+            self.trail.pop();
+        }
+        Ok(())
+    }
+
+    /// The text of a key, which is a string to go-yaml.
+    fn key(&self, key: &'a Node) -> Result<&'a str, SopsError> {
+        let node = match &key.kind {
+            Kind::Alias(id) => self.anchors.get(id).copied().unwrap_or(key),
+            _ => key,
+        };
+        match (scalar::of(node), node.text()) {
+            (Some(Scalar::Str), Some(text)) => Ok(text),
+            _ => Err(self.error(key, ValueError::Key)),
+        }
+    }
+
+    fn sequence(&mut self, list: &'a Node, items: &'a [Node], reach: Reach) -> Result<(), SopsError> {
+        let mut comments = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            self.comments_before(item.start());
+            self.trail.push(Step::Index(index));
+            match &item.kind {
+                Kind::Scalar { value, .. } => {
+                    let comment = self.scalar(item, value.expose(), reach)?;
+                    comments.extend(comment.map(|comment| (index, comment)));
+                }
+                _ => self.node(item, reach)?,
+            }
+            self.trail.pop();
+        }
+        if comments.is_empty() || self.aliased > 0 {
+            return Ok(());
+        }
+        cut::comments(self.text, &list.span, items, &comments, &mut self.edits)
+            .ok_or_else(|| self.error(list, ValueError::Comment))
+    }
+
+    /// Opens one scalar, or takes it into the MAC as it is. Returns the comment that it turns out to be.
+    fn scalar(
+        &mut self,
+        node: &Node,
+        value: &str,
+        reach: Reach,
+    ) -> Result<Option<Secret<String>>, SopsError> {
+        let kind = scalar::of(node).unwrap_or(Scalar::Str);
+        if kind == Scalar::Null {
+            return Ok(None);
+        }
+        if !self.rule.covers(reach, value) {
+            let bytes = self.plain(&kind, value).map_err(|reason| self.error(node, reason))?;
+            self.mac.take(&bytes, false);
+            return Ok(None);
+        }
+        if kind != Scalar::Str || !(value.is_empty() || is_sealed(value)) {
+            return Err(self.error(node, ValueError::Plain));
+        }
+        let opened = self.cipher.open(value, &self.path);
+        let opened = opened.map_err(|reason| self.error(node, reason.into()))?;
+        self.mac.take(&opened.bytes(), true);
+        self.last.clone_from(&self.path);
+        if let Opened::Comment(comment) = opened {
+            return Ok(Some(comment));
+        }
+        if self.aliased == 0 && !value.is_empty() {
+            self.replace(node, opened)?;
+        }
+        Ok(None)
+    }
+
+    /// The bytes of a value in plain text that the MAC is made of.
+    fn plain(&self, kind: &Scalar, value: &str) -> Result<Vec<u8>, ValueError> {
+        let opened = match kind {
+            Scalar::Int(value) => Opened::Int(*value),
+            Scalar::Float(value) => Opened::Float(*value),
+            #[expect(clippy::cast_precision_loss, reason = "Go converts the same way")]
+            Scalar::Uint(value) if self.format == Format::Json => Opened::Float(*value as f64),
+            Scalar::Uint(_) => return Err(ValueError::Large),
+            Scalar::Bool(value) => Opened::Bool(*value),
+            Scalar::Time(value) => Opened::Time(value.clone()),
+            Scalar::Null => return Ok(Vec::new()),
+            Scalar::Str => return Ok(value.as_bytes().to_vec()),
+            Scalar::Binary => {
+                let text: String = value.split_ascii_whitespace().collect();
+                return BASE64_STANDARD.decode(text).map_err(|_| ValueError::Tag);
+            }
+            Scalar::Mismatch => return Err(ValueError::Tag),
+        };
+        Ok(opened.bytes().into_owned())
+    }
+
+    fn replace(&mut self, node: &Node, opened: Opened) -> Result<(), SopsError> {
+        let json = self.format == Format::Json;
+        let text = match opened {
+            Opened::Text(bytes) => return self.replace_text(node, bytes),
+            Opened::Bool(value) => {
+                self.edits.replace(node, Secret::new(value.to_string()));
+                return Ok(());
+            }
+            Opened::Float(value) if json && !value.is_finite() => {
+                return Err(self.error(node, ValueError::Json));
+            }
+            Opened::Float(value) if json => scalar::general(value, 21),
+            Opened::Float(value) => scalar::general(value, 6),
+            Opened::Int(value) => value.to_string(),
+            Opened::Time(value) if json => format!("\"{value}\""),
+            Opened::Time(value) => value,
+            Opened::Comment(_) => return Err(self.error(node, ValueError::Comment)),
+        };
+        self.leaves.push(Secret::new(text.trim_matches('"').to_owned()));
+        self.edits.replace(node, Secret::new(text));
+        Ok(())
+    }
+
+    /// Text that is not UTF-8 goes on as sops writes it: in base64 behind `!!binary`.
+    fn replace_text(&mut self, node: &Node, mut bytes: Secret<Vec<u8>>) -> Result<(), SopsError> {
+        match String::from_utf8(std::mem::take(bytes.expose_mut())).map(Secret::new) {
+            Ok(text) => {
+                self.edits.replace(node, quote(text.expose()));
+                self.leaves.push(text);
+            }
+            Err(_) if self.format == Format::Json => return Err(self.error(node, ValueError::Json)),
+            Err(error) => {
+                let bytes = Secret::new(error.into_bytes());
+                let text = Secret::new(BASE64_STANDARD.encode(bytes.expose()));
+                self.edits.replace(node, Secret::new(format!("!!binary \"{}\"", text.expose())));
+                self.leaves.push(text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the encrypted comments before byte `end`. One that stays closed stays as it is, as sops leaves it.
+    fn comments_before(&mut self, end: usize) {
+        while let Some(span) = self.comments.pop_if(|span| span.start < end) {
+            let value = comment_text(self.text, &span);
+            let tried = prefixes(&self.path).chain(prefixes(&self.last)).take(COMMENT_TRIES);
+            let opened = tried.map(|path| self.cipher.open(value, path)).find_map(Result::ok);
+            if let Some(Opened::Comment(comment)) = opened {
+                self.edits.replace_span(span, cut::comment_line(&comment));
+            }
+        }
+    }
+
+    fn error(&self, node: &Node, reason: ValueError) -> SopsError {
+        let mut path = String::new();
+        for step in &self.trail {
+            let _ = match step {
+                Step::Key(key) if path.is_empty() => write!(path, "{}", key.escape_debug()),
+                Step::Key(key) => write!(path, ".{}", key.escape_debug()),
+                Step::Index(index) => write!(path, "[{index}]"),
+            };
+        }
+        SopsError::Value { line: Position::of(self.text, node.span.start).line, path, reason }
+    }
+}
+
+fn comment_text<'t>(text: &'t str, span: &Range<usize>) -> &'t str {
+    text[span.clone()].trim_start_matches('#').trim_start()
+}
+
+/// `a:b:`, `a:` and `:`, which is the path of what belongs to the document itself.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let inner = path.char_indices().rev().filter(|(_, c)| *c == ':').map(|(at, _)| &path[..=at]);
+    inner.chain(std::iter::once(":"))
+}
