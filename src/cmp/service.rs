@@ -1,0 +1,516 @@
+//! The four calls of the plugin contract.
+//!
+//! A render passes three stages inside one deadline: it waits for a slot in a fair queue, receives the repository,
+//! and is generated. When the deadline passes, the client goes away or the server closes, the stage's future is
+//! dropped, which ends what it started. An error names the app, is told in one message, and is answered only after
+//! the request was read to its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::timeout_at;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::Instrument;
+
+use crate::cmp::archive::Limits;
+use crate::cmp::intake::{self, IntakeError, Workspace, Workspaces};
+use crate::cmp::metrics::{Counted, Metrics};
+use crate::cmp::plugin::Plugin;
+use crate::cmp::proto::plugin::config_management_plugin_service_server::ConfigManagementPluginService;
+use crate::cmp::proto::plugin::{
+    AppStreamRequest, CheckPluginConfigurationResponse, ManifestRequestMetadata, ManifestResponse,
+    ParametersAnnouncementResponse, RepositoryResponse,
+};
+use crate::confine::{self, ConfineError};
+use crate::environment::Environment;
+use crate::fault::{Class, Fault, report};
+use crate::secret::Secret;
+
+/// Longer messages are cut: they end up in the Application's status.
+const MESSAGE_LIMIT: usize = 8 << 10;
+
+/// What is to be rendered.
+#[derive(Debug)]
+pub struct Job {
+    /// The unpacked repository; absolute, without symlinks, gone after the render.
+    pub root: PathBuf,
+    /// The application's directory inside it.
+    pub app_dir: PathBuf,
+    /// What Argo CD sent, and nothing of this process.
+    pub environment: Environment,
+    /// When the answer is no longer wanted.
+    pub deadline: Instant,
+}
+
+/// What a render gave.
+#[derive(Debug)]
+pub struct Rendered {
+    /// YAML documents.
+    pub manifests: Secret<String>,
+    /// The application said that none is fine.
+    pub empty_allowed: bool,
+}
+
+/// The rest of the product, as the service sees it.
+pub trait Generate: Send + Sync {
+    /// Renders. Dropping the future ends everything that it started.
+    fn generate<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Rendered, Box<dyn Fault>>>;
+}
+
+/// What the operator chooses about the service.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many requests are received and rendered at once.
+    pub slots: usize,
+    /// How long a request may take whose client says nothing.
+    pub timeout: Duration,
+    /// How long before the client's deadline an answer is given at the latest.
+    pub margin: Duration,
+    /// The largest message, either way, in bytes.
+    pub message_limit: usize,
+    /// What an archive may hold.
+    pub limits: Limits,
+    /// Serve the source hydrator, which commits opened secrets to git.
+    pub allow_hydrator: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            slots: 4,
+            timeout: Duration::from_secs(90),
+            margin: Duration::from_millis(250),
+            message_limit: 100 << 20,
+            limits: Limits::default(),
+            allow_hydrator: false,
+        }
+    }
+}
+
+/// A request that is not fulfilled.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    #[error("the app's directory")]
+    Directory(#[source] ConfineError),
+    #[error("the app's path {0:?} is not a directory")]
+    NotADirectory(String),
+    #[error(
+        "KUBE_VERSION and KUBE_API_VERSIONS are both empty, as Argo CD's source hydrator sends them, which would commit opened secrets to git\nhelp: render this app without the hydrator, or allow it for this server"
+    )]
+    Hydrator,
+    #[error("no free slot within {} ms: {slots} renders at once are allowed and {queued} more wait\nhelp: allow more renders at once, or raise controller.repo.server.timeout.seconds", waited.as_millis())]
+    Queue { waited: Duration, slots: usize, queued: i64 },
+    #[error(
+        "the deadline passed while {doing}\nhelp: raise controller.repo.server.timeout.seconds and server.repo.server.timeout.seconds"
+    )]
+    Deadline { doing: &'static str },
+    #[error("the server is shutting down")]
+    Closing,
+    #[error("nothing was rendered\nhelp: set the parameter allowEmpty if the app may be empty")]
+    Empty,
+    #[error(
+        "the manifests have {size} bytes, and a message may have {limit}\nhelp: raise ARGOCD_GRPC_MAX_SIZE_MB of the plugin, the repo-server and the controller"
+    )]
+    TooLarge { size: usize, limit: usize },
+    #[error("{}", report(&**.0))]
+    Generate(Box<dyn Fault>),
+}
+
+impl Fault for CallError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Intake(error) => error.class(),
+            Self::Directory(error) => error.class(),
+            Self::NotADirectory(_) | Self::Empty | Self::TooLarge { .. } => Class::Invalid,
+            Self::Hydrator => Class::Denied,
+            Self::Queue { .. } | Self::Closing => Class::Unavailable,
+            Self::Deadline { .. } => Class::Timeout,
+            Self::Generate(error) => error.class(),
+        }
+    }
+}
+
+impl CallError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Hydrator => Code::FailedPrecondition,
+            Self::Queue { .. } | Self::TooLarge { .. } => Code::ResourceExhausted,
+            other => match other.class() {
+                Class::Denied => Code::PermissionDenied,
+                Class::Internal => Code::Internal,
+                Class::Invalid => Code::InvalidArgument,
+                Class::NotFound => Code::NotFound,
+                Class::Timeout => Code::DeadlineExceeded,
+                Class::Unavailable => Code::Unavailable,
+            },
+        }
+    }
+}
+
+/// The service behind the socket.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    plugin: Plugin,
+    options: Options,
+    generate: Arc<dyn Generate>,
+    workspaces: Workspaces,
+    slots: Semaphore,
+    metrics: Metrics,
+    closing: watch::Receiver<bool>,
+    calls: watch::Sender<usize>,
+    number: AtomicU64,
+}
+
+impl Service {
+    /// A service that gives up what runs when `closing` turns true.
+    pub fn new(
+        plugin: Plugin,
+        options: Options,
+        generate: Arc<dyn Generate>,
+        workspaces: Workspaces,
+        metrics: Metrics,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        let slots = Semaphore::new(options.slots.max(1));
+        let (calls, number) = (watch::Sender::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner {
+            plugin,
+            options,
+            generate,
+            workspaces,
+            slots,
+            metrics,
+            closing,
+            calls,
+            number,
+        }))
+    }
+
+    /// How many calls run.
+    pub fn calls(&self) -> watch::Receiver<usize> {
+        self.0.calls.subscribe()
+    }
+}
+
+#[tonic::async_trait]
+impl ConfigManagementPluginService for Service {
+    async fn generate_manifest(
+        &self,
+        request: Request<Streaming<AppStreamRequest>>,
+    ) -> Result<Response<ManifestResponse>, Status> {
+        self.0.call("GenerateManifest", request, Inner::manifest).await
+    }
+
+    async fn check_plugin_configuration(
+        &self,
+        _request: Request<()>,
+    ) -> Result<Response<CheckPluginConfigurationResponse>, Status> {
+        let plugin = &self.0.plugin;
+        Ok(Response::new(CheckPluginConfigurationResponse {
+            is_discovery_configured: plugin.discovery.is_some(),
+            provide_git_creds: plugin.provide_git_creds,
+        }))
+    }
+
+    async fn match_repository(
+        &self,
+        request: Request<Streaming<AppStreamRequest>>,
+    ) -> Result<Response<RepositoryResponse>, Status> {
+        self.0.call("MatchRepository", request, Inner::is_match).await
+    }
+
+    async fn get_parameters_announcement(
+        &self,
+        request: Request<Streaming<AppStreamRequest>>,
+    ) -> Result<Response<ParametersAnnouncementResponse>, Status> {
+        self.0.call("GetParametersAnnouncement", request, Inner::announce).await
+    }
+}
+
+/// One streaming call: its metadata, what remains of its messages, and until when it may take.
+struct Call {
+    metadata: ManifestRequestMetadata,
+    messages: Streaming<AppStreamRequest>,
+    deadline: Instant,
+}
+
+impl Inner {
+    /// Reads the metadata, lets `work` answer, and tells how it went to the log, the metrics and the client.
+    async fn call<'a, T, F>(
+        &'a self,
+        method: &'static str,
+        request: Request<Streaming<AppStreamRequest>>,
+        work: impl FnOnce(&'a Self, Call) -> F + Send,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, CallError>> + Send,
+    {
+        let _counted = Running::new(&self.calls);
+        let started = Instant::now();
+        let deadline = started + self.time_for(request.metadata());
+        let mut messages = request.into_inner();
+        let reading = async { Ok(intake::metadata(&mut messages).await?) };
+        let metadata = self
+            .within(deadline, "waiting for the request's metadata", reading)
+            .await
+            .map_err(|error| self.refuse(method, "", &error))?;
+        let app = app_name(&metadata);
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::info_span!("call", request = number, method, app);
+        let outcome = work(self, Call { metadata, messages, deadline }).instrument(span.clone()).await;
+        let _entered = span.enter();
+        match outcome {
+            Ok(answer) => {
+                self.metrics.answered(method, "ok");
+                tracing::info!(milliseconds = millis(started), "answered");
+                Ok(Response::new(answer))
+            }
+            Err(error) => Err(self.refuse(method, &app, &error)),
+        }
+    }
+
+    /// How long a call may take, from what its client says.
+    fn time_for(&self, metadata: &MetadataMap) -> Duration {
+        let told = metadata.get("grpc-timeout").and_then(|value| timeout(value.as_bytes()));
+        told.map_or(self.options.timeout, |told| told.saturating_sub(self.options.margin.min(told / 4)))
+    }
+
+    fn refuse(&self, method: &'static str, app: &str, error: &CallError) -> Status {
+        self.metrics.answered(method, error.class().label());
+        let mut message = report(error);
+        if !app.is_empty() {
+            message = format!("app {app:?}: {message}");
+        }
+        tracing::warn!(class = error.class().label(), error = message, "refused");
+        Status::new(error.code(), cut(message))
+    }
+
+    /// Awaits one stage, but not past the deadline and not past the server's end.
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        doing: &'static str,
+        stage: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            biased;
+            outcome = timeout_at(deadline.into(), stage) => {
+                outcome.unwrap_or(Err(CallError::Deadline { doing }))
+            }
+            Ok(_) = closing.wait_for(|closing| *closing) => Err(CallError::Closing),
+        }
+    }
+
+    /// Renders the manifests of an app.
+    async fn manifest(&self, mut call: Call) -> Result<ManifestResponse, CallError> {
+        let environment = environment(&call.metadata);
+        if is_hydrator(&environment) && !self.options.allow_hydrator {
+            return self.decline(&mut call, CallError::Hydrator).await;
+        }
+        let _slot = match self.slot(call.deadline).await {
+            Ok(slot) => slot,
+            Err(error) => return self.decline(&mut call, error).await,
+        };
+        let _counted = Counted::new(&self.metrics.running);
+        let received = Instant::now();
+        let workspace = self.receive(&mut call).await?;
+        self.metrics.took("receive", received.elapsed());
+        let job = job(&call, &workspace, environment)?;
+        let rendered = self.render(&job).await?;
+        Ok(ManifestResponse { manifests: vec![rendered], source_type: String::new() })
+    }
+
+    /// Reads a request that will not be fulfilled to its end, so that the client asks for the reason.
+    async fn decline<T>(&self, call: &mut Call, error: CallError) -> Result<T, CallError> {
+        let draining = async { Ok(intake::drain(&mut call.messages).await?) };
+        match self.within(call.deadline, "receiving the repository", draining).await {
+            Err(closing @ CallError::Closing) => Err(closing),
+            _ => Err(error),
+        }
+    }
+
+    /// Waits for a slot, and leaves time to read the request to its end when there is none.
+    async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, CallError> {
+        let _counted = Counted::new(&self.metrics.queued);
+        let started = Instant::now();
+        let left = deadline.saturating_duration_since(started);
+        let until = started + left.saturating_sub((left / 4).min(Duration::from_secs(5)));
+        let waiting = async { Ok(self.slots.acquire().await.expect("the semaphore is never closed")) };
+        let outcome = self.within(until, "waiting for a slot", waiting).await;
+        self.metrics.took("queue", started.elapsed());
+        outcome.map_err(|error| match error {
+            CallError::Deadline { .. } => CallError::Queue {
+                waited: started.elapsed(),
+                slots: self.options.slots,
+                queued: self.metrics.queued.get() - 1,
+            },
+            other => other,
+        })
+    }
+
+    async fn receive(&self, call: &mut Call) -> Result<Workspace, CallError> {
+        let workspace = match self.workspaces.create() {
+            Ok(workspace) => workspace,
+            Err(error) => return self.decline(call, error.into()).await,
+        };
+        let preserve_modes = self.plugin.preserve_file_mode;
+        let (messages, checksum) = (&mut call.messages, &call.metadata.checksum);
+        let receiving = async {
+            Ok(intake::unpack(messages, checksum, &workspace, self.options.limits, preserve_modes).await?)
+        };
+        let bytes = self.within(call.deadline, "receiving the repository", receiving).await?;
+        self.metrics.received(bytes);
+        Ok(workspace)
+    }
+
+    async fn render(&self, job: &Job) -> Result<String, CallError> {
+        let started = Instant::now();
+        let generating = async { self.generate.generate(job).await.map_err(CallError::Generate) };
+        let mut rendered = self.within(job.deadline, "rendering", generating).await?;
+        self.metrics.took("generate", started.elapsed());
+        let manifests = std::mem::take(rendered.manifests.expose_mut());
+        let (size, limit) = (manifests.len(), self.options.message_limit);
+        if manifests.trim().is_empty() && !rendered.empty_allowed {
+            return Err(CallError::Empty);
+        }
+        // The message adds a tag and a length.
+        if size + 16 > limit {
+            return Err(CallError::TooLarge { size, limit });
+        }
+        Ok(manifests)
+    }
+
+    /// Says whether the plugin is for an app that does not name it.
+    async fn is_match(&self, mut call: Call) -> Result<RepositoryResponse, CallError> {
+        let Some(discovery) = self.plugin.discovery.clone() else {
+            self.drain(&mut call).await?;
+            return Ok(RepositoryResponse::default());
+        };
+        let directory = call.metadata.app_rel_path.clone();
+        let matches = move |path: &std::path::Path| discovery.matches(path);
+        let looking = async {
+            let checksum = &call.metadata.checksum;
+            let limits = self.options.limits;
+            Ok(intake::any_path(&mut call.messages, checksum, &directory, limits, matches).await?)
+        };
+        let is_supported = self.within(call.deadline, "receiving the repository", looking).await?;
+        Ok(RepositoryResponse { is_supported, is_discovery_enabled: true })
+    }
+
+    /// Says which parameters an app may set.
+    async fn announce(&self, mut call: Call) -> Result<ParametersAnnouncementResponse, CallError> {
+        self.drain(&mut call).await?;
+        Ok(ParametersAnnouncementResponse { parameter_announcements: self.plugin.parameters.clone() })
+    }
+
+    async fn drain(&self, call: &mut Call) -> Result<(), CallError> {
+        let draining = async { Ok(intake::drain(&mut call.messages).await?) };
+        self.within(call.deadline, "receiving the repository", draining).await
+    }
+}
+
+fn environment(metadata: &ManifestRequestMetadata) -> Environment {
+    metadata.env.iter().map(|entry| (entry.name.clone(), entry.value.clone())).collect()
+}
+
+/// The Application's name; from servers that do not send it, its directory's.
+fn app_name(metadata: &ManifestRequestMetadata) -> String {
+    let told = metadata.env.iter().rfind(|entry| entry.name == "ARGOCD_APP_NAME" && !entry.value.is_empty());
+    told.map_or_else(|| metadata.app_name.clone(), |entry| entry.value.clone())
+}
+
+/// Argo CD tells the cluster's versions to every render but the hydrator's.
+fn is_hydrator(environment: &Environment) -> bool {
+    ["KUBE_VERSION", "KUBE_API_VERSIONS"].iter().all(|name| environment.get(name).is_none())
+}
+
+fn job(call: &Call, workspace: &Workspace, environment: Environment) -> Result<Job, CallError> {
+    let (root, spelled) = (workspace.path(), &call.metadata.app_rel_path);
+    let relative = if spelled.is_empty() { "." } else { spelled };
+    let app_dir = confine::resolve(root, root, relative).map_err(CallError::Directory)?;
+    if !app_dir.is_dir() {
+        return Err(CallError::NotADirectory(spelled.clone()));
+    }
+    Ok(Job { root: root.to_owned(), app_dir, environment, deadline: call.deadline })
+}
+
+/// The `grpc-timeout` header: up to eight digits and a unit.
+fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let number: u64 = std::str::from_utf8(digits).ok().filter(|text| text.len() <= 8)?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_LIMIT {
+        let end = (0..=MESSAGE_LIMIT).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Counts as a running call as long as it lives.
+struct Running(watch::Sender<usize>);
+
+impl Running {
+    fn new(calls: &watch::Sender<usize>) -> Self {
+        calls.send_modify(|calls| *calls += 1);
+        Self(calls.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read() {
+        let rows = [
+            ("59999m", Some(Duration::from_millis(59_999))),
+            ("2H", Some(Duration::from_hours(2))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("999999999n", None),
+            ("m", None),
+            ("", None),
+            ("5x", None),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(timeout(value.as_bytes()), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let message = cut("é".repeat(MESSAGE_LIMIT));
+        assert!(message.len() <= MESSAGE_LIMIT + 3 && message.ends_with("é…"));
+    }
+}
