@@ -67,7 +67,9 @@ impl KeyUnwrap for Kms {
     fn unwrap_key<'a>(&'a self, key: &'a SealedKey) -> BoxFuture<'a, Option<Result<DataKey, UnwrapError>>> {
         async move {
             let SealedKey::Kms { arn, role, context, profile, enc } = key else { return None };
-            let (role, profile) = (role.as_deref(), profile.as_deref());
+            // sops writes fields that say nothing as empty ones.
+            let said = |field: &'a Option<String>| field.as_deref().filter(|text| !text.is_empty());
+            let (role, profile) = (said(role), said(profile));
             Some(self.decrypt(Sealed { arn, role, context, profile, enc }).await)
         }
         .boxed()

@@ -6,6 +6,7 @@
 
 pub mod age;
 pub mod folder;
+pub mod gpg;
 pub mod kms;
 pub mod pgp;
 
