@@ -63,6 +63,11 @@ lint: ## Check format, lints, documentation, scripts, and the licences and sourc
 	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh image/build; do bash -n "$$script"; done
 	$(STRONGROOM_TOOLS)/cargo-deny --log-level error check bans licenses sources
 
+.PHONY: bench
+bench: build ## Compare speed with helm, sops and vals; wants a machine that does nothing else
+	@e2e/tools/get helm sops vals
+	$(CARGO) test --locked --test bench -- --ignored --nocapture
+
 .PHONY: advisories
 advisories: ## Check dependencies against known vulnerabilities; needs a network that reaches the advisory database
 	@e2e/tools/get cargo-deny

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use support::MARKER;
-use support::fake_aws::FakeSecretsManager;
+use support::fake_aws::{FakeSecretsManager, OverTls};
 use support::fake_dns;
 use support::process::Run;
 use support::product::shipped;
@@ -52,14 +52,14 @@ fn it_needs_nothing_but_helm_certificates_and_a_resolver() {
 fn inside_the_empty_root() {
     let root = PathBuf::from(std::env::var_os(ROOT).expect("the other test starts this one"));
     Run::new(on_path("ip")).args(["link", "set", "lo", "up"]).ok();
-    let server = FakeSecretsManager::start((Ipv4Addr::LOCALHOST, 0), NAME, &[("team/database", MARKER)]);
-    fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), server.authority()).unwrap();
+    let trusted = server();
+    fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), trusted.authority()).unwrap();
     fake_dns::start((Ipv4Addr::LOCALHOST, 53), NAME, Ipv4Addr::LOCALHOST);
     seal(&root);
 
     it_says_its_version(&root);
     it_renders_a_chart_with_encrypted_files(&root);
-    it_gets_a_secret_by_name_over_tls(&root, &server);
+    it_gets_a_secret_by_name_over_tls(&root, &trusted);
     it_refuses_a_server_of_another_authority(&root);
     assert_eq!(fs::read_dir(root.join("tmp")).unwrap().count(), 0, "something was left in /tmp");
 }
@@ -80,17 +80,21 @@ fn it_renders_a_chart_with_encrypted_files(root: &Path) {
     );
 }
 
-fn it_gets_a_secret_by_name_over_tls(root: &Path, server: &FakeSecretsManager) {
+fn it_gets_a_secret_by_name_over_tls(root: &Path, server: &OverTls) {
     let secret = inside(root).envs(aws(server.port())).args(["get", "ref+awssecrets://team/database"]).ok();
     assert_eq!(secret.trim_end(), MARKER);
 }
 
 fn it_refuses_a_server_of_another_authority(root: &Path) {
-    let stranger = FakeSecretsManager::start((Ipv4Addr::LOCALHOST, 0), NAME, &[("team/database", MARKER)]);
+    let stranger = server();
     let message =
         inside(root).envs(aws(stranger.port())).args(["get", "ref+awssecrets://team/database"]).fails();
     assert!(message.contains("ref+awssecrets://team/database"), "{message}");
     assert_eq!(stranger.answered(), 0, "a request went to a server that nothing vouches for");
+}
+
+fn server() -> OverTls {
+    FakeSecretsManager::start_tls(NAME, &[("team/database".to_owned(), MARKER.to_owned())])
 }
 
 /// What the root holds before it is sealed. `make test` built the program; nothing here comes from the machine.

@@ -1,50 +1,90 @@
-//! AWS Secrets Manager over TLS, as far as one read of a secret needs it, with a certificate authority of its own.
+//! AWS Secrets Manager, as far as reading secrets needs it: over TLS with a certificate authority of its own, or plain
+//! with a simulated latency.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-/// A running server; it ends with the process.
+/// A running server on loopback; it ends with the process.
 #[derive(Debug)]
 pub struct FakeSecretsManager {
     port: u16,
-    authority: String,
-    answered: Arc<AtomicUsize>,
+    service: Arc<Service>,
 }
 
-type Secrets = Arc<BTreeMap<String, String>>;
+/// The same server with TLS, and the authority to trust it by.
+#[derive(Debug)]
+pub struct OverTls {
+    server: FakeSecretsManager,
+    authority: String,
+}
+
+#[derive(Debug)]
+struct Service {
+    secrets: BTreeMap<String, String>,
+    latency: Duration,
+    answered: AtomicUsize,
+}
 
 impl FakeSecretsManager {
-    /// Serves `secrets` by name at `at`, with a certificate for the host `name`.
-    pub fn start(at: (Ipv4Addr, u16), name: &str, secrets: &[(&str, &str)]) -> Self {
-        let listener = TcpListener::bind(at).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (authority, config) = certificates(name);
-        let secrets: Secrets =
-            Arc::new(secrets.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
-        let answered = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&answered);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (config, secrets, count) =
-                    (Arc::clone(&config), Arc::clone(&secrets), Arc::clone(&count));
-                // A client that does not trust the certificate breaks off, which is not this server's failure.
-                std::thread::spawn(move || serve(stream.unwrap(), config, &secrets, &count).ok());
-            }
-        });
-        Self { port, authority, answered }
+    /// Serves `secrets` by name, each answer after `latency`.
+    pub fn start(secrets: &[(String, String)], latency: Duration) -> Self {
+        Self::listen(secrets, latency, |stream, service| service.converse(stream))
     }
 
+    /// Serves `secrets` by name, with a certificate for the host `name`.
+    pub fn start_tls(name: &str, secrets: &[(String, String)]) -> OverTls {
+        let (authority, config) = certificates(name);
+        let server = Self::listen(secrets, Duration::ZERO, move |stream, service| {
+            let tls = ServerConnection::new(Arc::clone(&config)).expect("the configuration is complete");
+            service.converse(StreamOwned::new(tls, stream))
+        });
+        OverTls { server, authority }
+    }
+
+    fn listen(
+        secrets: &[(String, String)],
+        latency: Duration,
+        talk: impl Fn(TcpStream, &Service) -> std::io::Result<()> + Clone + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let secrets = secrets.iter().cloned().collect();
+        let service = Arc::new(Service { secrets, latency, answered: AtomicUsize::new(0) });
+        let shared = Arc::clone(&service);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (talk, service) = (talk.clone(), Arc::clone(&shared));
+                // A client that does not trust the certificate breaks off, which is not this server's failure.
+                std::thread::spawn(move || talk(stream.unwrap(), &service).ok());
+            }
+        });
+        Self { port, service }
+    }
+
+    /// For `AWS_ENDPOINT_URL`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How many requests it has answered.
+    pub fn answered(&self) -> usize {
+        self.service.answered.load(Ordering::SeqCst)
+    }
+}
+
+impl OverTls {
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port
     }
 
     /// The certificate of its authority, as PEM.
@@ -54,8 +94,49 @@ impl FakeSecretsManager {
 
     /// How many requests it has answered.
     pub fn answered(&self) -> usize {
-        self.answered.load(Ordering::SeqCst)
+        self.server.answered()
     }
+}
+
+impl Service {
+    fn converse(&self, stream: impl Read + Write) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        while let Some((target, body)) = request(&mut stream)? {
+            std::thread::sleep(self.latency);
+            self.answered.fetch_add(1, Ordering::SeqCst);
+            let (status, answer) = self.answer(&target, &body);
+            let answer = answer.to_string();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            );
+            stream.get_mut().write_all((head + &answer).as_bytes())?;
+            stream.get_mut().flush()?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, target: &str, body: &Value) -> (&'static str, Value) {
+        let found = |name: &str| self.secrets.get(name).map(|value| secret(name, value));
+        match target {
+            "secretsmanager.GetSecretValue" => match found(body["SecretId"].as_str().unwrap_or_default()) {
+                Some(secret) => ("200 OK", secret),
+                None => {
+                    ("400 Bad Request", json!({"__type": "ResourceNotFoundException", "message": "unknown"}))
+                }
+            },
+            "secretsmanager.BatchGetSecretValue" => {
+                let names = body["SecretIdList"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                ("200 OK", json!({"SecretValues": names.filter_map(found).collect::<Vec<_>>(), "Errors": []}))
+            }
+            _ => ("400 Bad Request", json!({"__type": "UnknownOperationException"})),
+        }
+    }
+}
+
+fn secret(name: &str, value: &str) -> Value {
+    let arn = format!("arn:aws:secretsmanager:eu-west-1:123456789012:secret:{name}-AbCdEf");
+    json!({"ARN": arn, "Name": name, "VersionId": "1", "VersionStages": ["AWSCURRENT"], "SecretString": value})
 }
 
 fn certificates(name: &str) -> (String, Arc<ServerConfig>) {
@@ -73,28 +154,6 @@ fn certificates(name: &str) -> (String, Arc<ServerConfig>) {
         .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .unwrap();
     (authority.pem(), Arc::new(config))
-}
-
-fn serve(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-    secrets: &Secrets,
-    count: &AtomicUsize,
-) -> std::io::Result<()> {
-    let tls = ServerConnection::new(config).expect("the configuration is complete");
-    let mut stream = BufReader::new(StreamOwned::new(tls, stream));
-    while let Some((target, body)) = request(&mut stream)? {
-        count.fetch_add(1, Ordering::SeqCst);
-        let (status, answer) = answer(&target, &body, secrets);
-        let answer = answer.to_string();
-        write!(
-            stream.get_mut(),
-            "HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n{answer}",
-            answer.len()
-        )?;
-        stream.get_mut().flush()?;
-    }
-    Ok(())
 }
 
 /// The `X-Amz-Target` and the body of the next request; `None` when the client is done.
@@ -117,22 +176,4 @@ fn request(stream: &mut impl BufRead) -> std::io::Result<Option<(String, Value)>
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     Ok(Some((target, serde_json::from_slice(&body)?)))
-}
-
-fn answer(target: &str, body: &Value, secrets: &Secrets) -> (&'static str, Value) {
-    let found = |name: &str| secrets.get(name).map(|value| json!({"Name": name, "SecretString": value}));
-    match target {
-        "secretsmanager.GetSecretValue" => match found(body["SecretId"].as_str().unwrap_or_default()) {
-            Some(secret) => ("200 OK", secret),
-            None => (
-                "400 Bad Request",
-                json!({"__type": "ResourceNotFoundException", "message": "no such secret"}),
-            ),
-        },
-        "secretsmanager.BatchGetSecretValue" => {
-            let names = body["SecretIdList"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            ("200 OK", json!({"SecretValues": names.filter_map(found).collect::<Vec<_>>(), "Errors": []}))
-        }
-        _ => ("400 Bad Request", json!({"__type": "UnknownOperationException"})),
-    }
 }

@@ -30,8 +30,14 @@ pub fn strongroom_with_helm(helm: &str) -> Run {
 /// `strongroom generate` as `argocd-cmp-server` runs it for application `hello` in namespace `demo`, whose source is
 /// `directory` of `repository`.
 pub fn generate(repository: &Repository, directory: impl AsRef<Path>) -> Run {
+    generate_with(&program(), repository, directory)
+}
+
+/// As [`generate`], by another build of the product.
+pub fn generate_with(program: &Path, repository: &Repository, directory: impl AsRef<Path>) -> Run {
     let directory = directory.as_ref();
-    strongroom()
+    Run::new(program)
+        .env("STRONGROOM_HELM", tool("helm"))
         .arg("generate")
         .directory(repository.path().join(directory))
         .env("ARGOCD_APP_NAME", "hello")
