@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::fault::{Class, Fault};
+use crate::confine::{self, ConfineError};
+use crate::fault::{self, Class, Fault};
 use crate::refs::ambient::Ambient;
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -17,11 +19,11 @@ pub type Params = BTreeMap<String, String>;
 /// One document of a backend: the path behind `scheme://`, and the options that choose a document or version.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Locator {
-    /// Normalised path: percent-decoded, leading `/` kept only where the reference has an empty host.
+    /// The path, as [`Scheme::normalise`] made it.
     pub path: String,
     /// Options that choose the document, such as `version_id`.
     pub params: Params,
-    /// Whether a fragment will be picked out of the document. Some backends answer it with another call.
+    /// Whether a fragment will be picked out of the document; never set unless [`Scheme::fragment_matters`].
     pub fragment: bool,
 }
 
@@ -41,18 +43,81 @@ pub trait Source: Debug + Send + Sync {
 /// Opens a backend for one set of connection options.
 pub type Open = fn(&Params, &Ambient) -> Result<Arc<dyn Source>, OpenError>;
 
+/// Turns the path of a reference into the one spelling that the policy sees and the backend is asked for.
+pub type Normalise = fn(&Scope, &str, &Params) -> Result<String, FetchError>;
+
+/// One option of a scheme, for the docs.
+#[derive(Debug)]
+pub struct SchemeOption {
+    /// As in the query.
+    pub name: &'static str,
+    /// What it chooses, in a few words.
+    pub doc: &'static str,
+}
+
 /// One kind of backend. Docs, metric labels, `--help` and the conformance run derive from the table of them.
+#[derive(Debug)]
 pub struct Scheme {
     /// The scheme of the URI, lower case.
     pub name: &'static str,
-    /// One line for `--help` and the docs, with an example.
+    /// One line for `--help` and the docs.
     pub doc: &'static str,
-    /// Names of the query options that choose the connection (passed to `open`).
-    pub connection: &'static [&'static str],
-    /// Names of the query options that choose the document (passed in each locator).
-    pub document: &'static [&'static str],
+    /// References as users write them, each with what it means.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// The query options that choose the connection (passed to `open`, and to the policy).
+    pub connection: &'static [SchemeOption],
+    /// The query options that choose the document (passed in each locator).
+    pub document: &'static [SchemeOption],
+    /// Whether a reference with a fragment asks the backend something else than one without.
+    pub fragment_matters: bool,
+    /// Gives the path its one spelling, or refuses it.
+    pub normalise: Normalise,
     /// Opens the backend for one set of connection options. Does no I/O; a login happens at the first fetch.
     pub open: Open,
+}
+
+/// The path as it is, for backends that open nothing by it.
+pub fn verbatim(_: &Scope, path: &str, _: &Params) -> Result<String, FetchError> {
+    Ok(path.to_owned())
+}
+
+/// The path as it is, unless a segment of it is `.` or `..`, which backends do not agree about.
+pub fn without_dots(_: &Scope, path: &str, _: &Params) -> Result<String, FetchError> {
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(FetchError::new(Class::Invalid, "a segment of the path is . or .."));
+    }
+    Ok(path.to_owned())
+}
+
+/// The path of a file of the repository, without symlinks, with the repository's root as `/`.
+pub fn inside_repository(scope: &Scope, path: &str, _: &Params) -> Result<String, FetchError> {
+    let (Some(root), Some(directory)) = (&scope.repository, &scope.directory) else {
+        return Err(FetchError::new(Class::Invalid, "the repository's root is not known"));
+    };
+    let found = match confine::resolve(root, directory, path) {
+        Ok(found) => found,
+        // It is for the backend to say that nothing is there, once the policy has allowed to look.
+        Err(ConfineError::NotFound { .. }) => absent(root, directory, path),
+        Err(error) => return Err(error.into()),
+    };
+    let inside = found.strip_prefix(root).unwrap_or(&found);
+    let inside = inside.to_str().ok_or(FetchError::new(Class::Invalid, "its name is not UTF-8"))?;
+    Ok(format!("/{inside}"))
+}
+
+/// Where `path` would be, by its spelling alone.
+fn absent(root: &Path, directory: &Path, path: &str) -> PathBuf {
+    let mut at = if path.starts_with('/') { root.to_owned() } else { directory.to_owned() };
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => at.push(name),
+            Component::ParentDir if at != root => {
+                at.pop();
+            }
+            _ => {}
+        }
+    }
+    at
 }
 
 /// A backend cannot be opened with these options here.
@@ -63,6 +128,13 @@ pub struct OpenError {
     pub class: Class,
     /// The reason.
     pub reason: String,
+}
+
+impl OpenError {
+    /// `reason` holds no secret.
+    pub fn new(class: Class, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into() }
+    }
 }
 
 impl Fault for OpenError {
@@ -79,6 +151,29 @@ pub struct FetchError {
     pub class: Class,
     /// The backend's own reason, without any secret.
     pub reason: String,
+}
+
+impl FetchError {
+    /// `reason` holds no secret.
+    pub fn new(class: Class, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into() }
+    }
+
+    /// The document is not there.
+    pub fn not_found(reason: impl Into<String>) -> Self {
+        Self::new(Class::NotFound, reason)
+    }
+
+    /// What `error` and its causes say.
+    pub fn of(error: &impl Fault) -> Self {
+        Self::new(error.class(), fault::report(error))
+    }
+}
+
+impl From<ConfineError> for FetchError {
+    fn from(error: ConfineError) -> Self {
+        Self::of(&error)
+    }
 }
 
 impl Fault for FetchError {

@@ -1,0 +1,278 @@
+//! `ref+awssecrets://name`: AWS Secrets Manager.
+//!
+//! Secrets are asked for in batches of 20 where more than one is wanted and no version is named. Where the identity
+//! may not ask in batches, or an item spoils its batch, they are asked for one by one. Throttling is retried by the
+//! SDK; an item that was throttled within a batch is asked for once more by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::types::{ApiErrorType, SecretValueEntry};
+use aws_smithy_types::Blob;
+use futures::future::{self, BoxFuture, FutureExt};
+
+use crate::aws::{Aws, AwsError, Connection};
+use crate::fault::Class;
+use crate::refs::source::{Document, FetchError, Locator, Scheme, SchemeOption, Source, without_dots};
+use crate::refs::sources::aws::{self, Answers, Indexed};
+use crate::scope::Scope;
+use crate::secret::Secret;
+
+/// As many as `BatchGetSecretValue` takes.
+const BATCH: usize = 20;
+
+pub(crate) const SCHEME: Scheme = Scheme {
+    name: "awssecrets",
+    doc: "AWS Secrets Manager",
+    examples: &[
+        ("ref+awssecrets://team/db", "the secret `team/db`"),
+        ("ref+awssecrets://team/db#/password", "`password` of a secret that holds JSON or YAML"),
+        (
+            "ref+awssecrets://team/db?region=eu-west-1&version_stage=AWSPREVIOUS#/password",
+            "its previous version",
+        ),
+        (
+            "ref+awssecrets://arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/db-AbCdEf",
+            "by its ARN",
+        ),
+    ],
+    connection: aws::CONNECTION,
+    document: &[
+        SchemeOption { name: "version_id", doc: "id of a version" },
+        SchemeOption { name: "version_stage", doc: "stage of a version; `AWSCURRENT` unless said" },
+    ],
+    fragment_matters: false,
+    normalise: without_dots,
+    open: |params, ambient| {
+        let aws = Arc::clone(&ambient.aws);
+        Ok(Arc::new(SecretsManager {
+            aws,
+            connection: aws::connection(params),
+            singly: AtomicBool::new(false),
+        }))
+    },
+};
+
+#[derive(Debug)]
+struct SecretsManager {
+    aws: Arc<Aws>,
+    connection: Connection,
+    /// The identity may not ask in batches.
+    singly: AtomicBool,
+}
+
+/// One request.
+enum Call {
+    Batch(Indexed),
+    Single(usize, Locator),
+}
+
+impl Source for SecretsManager {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a Scope,
+        at: &'a [Locator],
+    ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
+        async move {
+            let regions = aws::by_region(&self.connection, at);
+            let regions = regions.into_iter().map(|(connection, at)| self.fetch_region(connection, at));
+            aws::in_order(future::join_all(regions).await.concat(), at.len())
+        }
+        .boxed()
+    }
+}
+
+impl SecretsManager {
+    async fn fetch_region(&self, connection: Connection, at: Indexed) -> Answers {
+        let region = match aws::config(&self.aws, &connection).await {
+            Ok(config) => Region { client: Client::new(&config), connection, singly: &self.singly },
+            Err(error) => return aws::fail(&at, &error),
+        };
+        let calls = calls(at, self.singly.load(Ordering::Relaxed));
+        aws::side_by_side(calls, |call| region.call(call)).await
+    }
+}
+
+fn calls(at: Indexed, singly: bool) -> Vec<Call> {
+    let (current, alone): (Indexed, Indexed) =
+        at.into_iter().partition(|(_, locator)| locator.params.is_empty() && !singly);
+    current.chunks(BATCH).chain(alone.chunks(1)).map(Call::of).collect()
+}
+
+impl Call {
+    fn of(at: &[(usize, Locator)]) -> Self {
+        match at {
+            [(index, locator)] => Self::Single(*index, locator.clone()),
+            _ => Self::Batch(at.to_vec()),
+        }
+    }
+}
+
+/// Secrets Manager of one region, as one identity.
+struct Region<'a> {
+    client: Client,
+    connection: Connection,
+    singly: &'a AtomicBool,
+}
+
+impl Region<'_> {
+    async fn call(&self, call: Call) -> Answers {
+        match call {
+            Call::Single(index, locator) => vec![(index, self.single(&locator).await)],
+            Call::Batch(at) => self.batch(at).await,
+        }
+    }
+
+    async fn single(&self, at: &Locator) -> Result<Document, FetchError> {
+        let option = |name: &str| at.params.get(name).cloned();
+        let request = self.client.get_secret_value().secret_id(&at.path);
+        let request = request.set_version_id(option("version_id")).set_version_stage(option("version_stage"));
+        let answer = request.send().await;
+        let answer = answer.map_err(|error| aws::failure(&AwsError::of(&error), &self.connection))?;
+        document(answer.secret_string, answer.secret_binary)
+    }
+
+    async fn batch(&self, at: Indexed) -> Answers {
+        let mut found = match self.batch_call(&at).await {
+            Ok(found) => found,
+            Err(error) if aws::is_of_batch(&error) => {
+                if error.class == Class::Denied {
+                    self.singly.store(true, Ordering::Relaxed);
+                }
+                Found::default()
+            }
+            Err(error) => return aws::fail(&at, &aws::failure(&error, &self.connection)),
+        };
+        let (mut answers, mut again) = (Answers::new(), Vec::new());
+        for (index, locator) in at {
+            match found.take(&locator.path, &self.connection) {
+                Some(answer) => answers.push((index, answer)),
+                None => again.push((index, locator)),
+            }
+        }
+        let singles =
+            |(index, locator): (usize, Locator)| async move { vec![(index, self.single(&locator).await)] };
+        answers.extend(aws::side_by_side(again, singles).await);
+        answers
+    }
+
+    async fn batch_call(&self, at: &[(usize, Locator)]) -> Result<Found, AwsError> {
+        let ids: Vec<_> = at.iter().map(|(_, locator)| locator.path.clone()).collect();
+        let mut found = Found::default();
+        let mut page = None;
+        loop {
+            let request = self.client.batch_get_secret_value().set_secret_id_list(Some(ids.clone()));
+            let answer = request.set_next_token(page).send().await.map_err(|error| AwsError::of(&error))?;
+            found.secrets.extend(answer.secret_values.unwrap_or_default());
+            found.errors.extend(answer.errors.unwrap_or_default());
+            page = answer.next_token.filter(|token| !token.is_empty());
+            if page.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// What a batch answered.
+#[derive(Default)]
+struct Found {
+    secrets: Vec<SecretValueEntry>,
+    errors: Vec<ApiErrorType>,
+}
+
+impl Found {
+    /// The answer for `id`, a name or an ARN; `None` where it has to be asked for by itself.
+    fn take(&mut self, id: &str, connection: &Connection) -> Option<Result<Document, FetchError>> {
+        if let Some(at) = self.secrets.iter().position(|secret| is_called(secret, id)) {
+            let secret = self.secrets.swap_remove(at);
+            return Some(document(secret.secret_string, secret.secret_binary));
+        }
+        let error = self.errors.iter().find(|error| error.secret_id() == Some(id))?;
+        let error = AwsError::of_code(error.error_code()?);
+        let transient = matches!(error.class, Class::Unavailable | Class::Timeout | Class::Internal);
+        (!transient).then(|| Err(aws::failure(&error, connection)))
+    }
+}
+
+/// Whether `id` is the secret's name or its ARN, with or without the six characters that AWS adds to it.
+fn is_called(secret: &SecretValueEntry, id: &str) -> bool {
+    let is_suffix = |rest: &str| rest.is_empty() || rest.len() == 7 && rest.starts_with('-');
+    secret.name() == Some(id) || secret.arn().and_then(|arn| arn.strip_prefix(id)).is_some_and(is_suffix)
+}
+
+fn document(text: Option<String>, binary: Option<Blob>) -> Result<Document, FetchError> {
+    let bytes = text.map(String::into_bytes).or_else(|| binary.map(Blob::into_inner));
+    bytes
+        .map(Secret::new)
+        .ok_or_else(|| FetchError::not_found("the secret has neither a string nor binary data"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locator(path: &str, params: &[(&str, &str)]) -> Locator {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Locator { path: path.to_owned(), params, fragment: false }
+    }
+
+    #[test]
+    fn calls_are_batches_of_twenty_and_versions_alone() {
+        let mut at: Vec<_> = (0..41).map(|number| locator(&format!("s{number}"), &[])).collect();
+        at.push(locator("v", &[("version_stage", "AWSPREVIOUS")]));
+        let indexed: Indexed = at.into_iter().enumerate().collect();
+        let sizes = |calls: Vec<Call>| -> Vec<_> {
+            let size = |call: &Call| if let Call::Batch(at) = call { at.len() } else { 1 };
+            calls.iter().map(size).collect()
+        };
+        assert_eq!(sizes(calls(indexed.clone(), false)), [20, 20, 1, 1]);
+        assert_eq!(sizes(calls(indexed, true)), [1; 42]);
+    }
+
+    #[test]
+    fn answers_of_a_batch_are_matched_and_classified() {
+        let arn = "arn:aws:secretsmanager:eu-west-1:1:secret:";
+        let secret = |name: &str| {
+            let entry = SecretValueEntry::builder().name(name).arn(format!("{arn}{name}-AbCdEf"));
+            entry.secret_string("STRONGROOM-MARKER").build()
+        };
+        let error = |id: &str, code: &str| {
+            ApiErrorType::builder().secret_id(id).error_code(code).message("STRONGROOM-MARKER").build()
+        };
+        let mut found = Found {
+            secrets: ["a", "a-long", "b", "c"].map(secret).to_vec(),
+            errors: vec![
+                error("gone", "ResourceNotFoundException"),
+                error("closed", "AccessDeniedException"),
+                error("busy", "ThrottlingException"),
+            ],
+        };
+        let connection = Connection { region: Some("eu-west-1".into()), ..Connection::default() };
+        for (id, expected) in [
+            ("a".to_owned(), Some(Ok(()))),
+            (format!("{arn}b-AbCdEf"), Some(Ok(()))),
+            (format!("{arn}c"), Some(Ok(()))),
+            (format!("{arn}a"), None),
+            ("gone".to_owned(), Some(Err(Class::NotFound))),
+            ("closed".to_owned(), Some(Err(Class::Denied))),
+            ("busy".to_owned(), None),
+            ("unanswered".to_owned(), None),
+        ] {
+            let answer = found.take(&id, &connection);
+            if let Some(Err(error)) = &answer {
+                assert!(!error.to_string().contains("STRONGROOM-MARKER"), "{error}");
+            }
+            assert_eq!(answer.map(|answer| answer.map(drop).map_err(|error| error.class)), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_text_or_bytes() {
+        let bytes =
+            |result: Result<Document, FetchError>| result.map(|document| document.expose().clone()).ok();
+        assert_eq!(bytes(document(Some("a".into()), None)), Some(b"a".to_vec()));
+        assert_eq!(bytes(document(None, Some(Blob::new(b"\xff")))), Some(b"\xff".to_vec()));
+        assert_eq!(document(None, None).unwrap_err().class, Class::NotFound);
+    }
+}

@@ -1,0 +1,8 @@
+//! The backends, one file each. They never import each other; `schemes` alone lists them.
+
+mod aws;
+pub(super) mod awssecrets;
+pub(super) mod awsssm;
+pub(super) mod echo;
+pub(super) mod envsubst;
+pub(super) mod file;
