@@ -120,7 +120,7 @@ pub fn quote_into(quoted: &mut Secret<String>, text: &str) {
 }
 
 /// Appends, and wipes the old bytes where the text has to move to grow.
-pub(super) fn push(text: &mut Secret<String>, more: &str) {
+pub fn push(text: &mut Secret<String>, more: &str) {
     let old = text.expose_mut();
     if old.capacity() - old.len() < more.len() {
         let mut grown = String::with_capacity((old.len() + more.len()) * 2);

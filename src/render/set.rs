@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::document::edit::{push, quote_into};
+use crate::document::value::Value as Data;
 use crate::fault::{Class, Fault};
 use crate::secret::Secret;
 
@@ -75,7 +77,7 @@ enum Value {
     List(Vec<Value>),
     Map(BTreeMap<String, Value>),
     /// What a reference opened to.
-    Opened(Box<Value>),
+    Opened(Data),
 }
 
 /// What the flags say together.
@@ -233,7 +235,7 @@ impl Sets {
     /// Replaces each text for which `open` has something: what it holds once its references are opened.
     pub fn open<E>(
         &mut self,
-        mut open: impl FnMut(&Secret<String>) -> Result<Option<serde_json::Value>, E>,
+        mut open: impl FnMut(&Secret<String>) -> Result<Option<Data>, E>,
     ) -> Result<(), E> {
         self.root.as_mut().map_or(Ok(()), |root| root.open(&mut open))
     }
@@ -242,10 +244,10 @@ impl Sets {
     pub fn render(&self) -> Result<Rendered, SetError> {
         let mut rendered = Rendered::default();
         let Some(root) = &self.root else { return Ok(rendered) };
-        if let Some(clearing) = document(&mut |out| root.write_clearing(out)) {
+        if let Some(clearing) = document(|out| root.write_clearing(out)) {
             rendered.documents.push(clearing);
         }
-        rendered.documents.extend(document(&mut |out| root.write(out)));
+        rendered.documents.extend(document(|out| root.write(out)));
         root.render(&mut String::new(), &mut rendered)?;
         Ok(rendered)
     }
@@ -402,7 +404,7 @@ impl Node {
 
     fn open<E, F>(&mut self, open: &mut F) -> Result<(), E>
     where
-        F: FnMut(&Secret<String>) -> Result<Option<serde_json::Value>, E>,
+        F: FnMut(&Secret<String>) -> Result<Option<Data>, E>,
     {
         match self {
             Self::Branch(children) => children.values_mut().try_for_each(|child| child.open(open)),
@@ -412,7 +414,7 @@ impl Node {
     }
 
     /// The document that sets everything but items of lists in value files.
-    fn write(&self, out: &mut String) -> bool {
+    fn write(&self, out: &mut Secret<String>) -> bool {
         match self {
             Self::Items(_) => false,
             Self::Leaf(value) => {
@@ -424,10 +426,10 @@ impl Node {
     }
 
     /// The document that removes maps which are replaced: merging with null removes, merging with a map adds.
-    fn write_clearing(&self, out: &mut String) -> bool {
+    fn write_clearing(&self, out: &mut Secret<String>) -> bool {
         match self {
             Self::Leaf(value) if value.is_map() => {
-                out.push_str("null");
+                push(out, "null");
                 true
             }
             Self::Branch(children) => write_children(children, out, Self::write_clearing),
@@ -515,7 +517,7 @@ impl Value {
     fn is_map(&self) -> bool {
         match self {
             Self::Map(_) => true,
-            Self::Opened(value) => value.is_map(),
+            Self::Opened(data) => matches!(data, Data::Mapping(_)),
             _ => false,
         }
     }
@@ -531,12 +533,12 @@ impl Value {
 
     fn open<E, F>(&mut self, open: &mut F) -> Result<(), E>
     where
-        F: FnMut(&Secret<String>) -> Result<Option<serde_json::Value>, E>,
+        F: FnMut(&Secret<String>) -> Result<Option<Data>, E>,
     {
         match self {
             Self::Text(text) => {
                 if let Some(opened) = open(text)? {
-                    *self = Self::Opened(Box::new(Self::from_json(opened)));
+                    *self = Self::Opened(opened);
                 }
                 Ok(())
             }
@@ -546,24 +548,24 @@ impl Value {
         }
     }
 
-    fn write(&self, out: &mut String) {
+    fn write(&self, out: &mut Secret<String>) {
         match self {
-            Self::Null => out.push_str("null"),
-            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Self::Integer(value) => out.push_str(&value.to_string()),
-            Self::Number(value) => out.push_str(&value.to_string()),
-            Self::Text(text) => write_quoted(text.expose(), out),
-            Self::Bytes(_) => out.push_str("\"\""),
-            Self::Opened(value) => value.write(out),
+            Self::Null => push(out, "null"),
+            Self::Bool(value) => push(out, if *value { "true" } else { "false" }),
+            Self::Integer(value) => push(out, &value.to_string()),
+            Self::Number(value) => push(out, &value.to_string()),
+            Self::Text(text) => quote_into(out, text.expose()),
+            Self::Bytes(_) => push(out, "\"\""),
+            Self::Opened(data) => push(out, data.to_flow().expose()),
             Self::List(items) => {
-                out.push('[');
+                push(out, "[");
                 for (index, item) in items.iter().enumerate() {
-                    out.push_str(if index == 0 { "" } else { ", " });
+                    push(out, if index == 0 { "" } else { ", " });
                     item.write(out);
                 }
-                out.push(']');
+                push(out, "]");
             }
-            Self::Map(map) if map.is_empty() => out.push_str("{}"),
+            Self::Map(map) if map.is_empty() => push(out, "{}"),
             Self::Map(map) => {
                 write_children(map, out, |value, out| {
                     value.write(out);
@@ -598,7 +600,9 @@ impl Value {
         match self {
             Self::Text(text) => rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into())),
             Self::Bytes(bytes) => rendered.files.push((path.clone(), bytes.clone())),
-            Self::Opened(value) if matches!(**value, Self::Text(_)) => value.render_item(path, rendered)?,
+            Self::Opened(Data::String(text)) => {
+                rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into()));
+            }
             Self::Opened(_) => return Err(SetError::OpenedInList { key: path.clone() }),
             Self::Null => rendered.flags.push(("--set", format!("{path}=null"))),
             Self::Bool(value) => rendered.flags.push(("--set", format!("{path}={value}"))),
@@ -650,11 +654,11 @@ fn at_each_index<'a, T: 'a>(
 }
 
 /// A document, or nothing when `write` has nothing to say.
-fn document(write: &mut dyn FnMut(&mut String) -> bool) -> Option<Secret<String>> {
+fn document(write: impl FnOnce(&mut Secret<String>) -> bool) -> Option<Secret<String>> {
     let mut text = Secret::new(String::new());
-    let written = write(text.expose_mut());
+    let written = write(&mut text);
     written.then(|| {
-        text.expose_mut().push('\n');
+        push(&mut text, "\n");
         text
     })
 }
@@ -662,37 +666,24 @@ fn document(write: &mut dyn FnMut(&mut String) -> bool) -> Option<Secret<String>
 /// A flow map of the children that `write` writes; nothing at all when it writes none.
 fn write_children<T>(
     children: &BTreeMap<String, T>,
-    out: &mut String,
-    write: impl Fn(&T, &mut String) -> bool,
+    out: &mut Secret<String>,
+    write: impl Fn(&T, &mut Secret<String>) -> bool,
 ) -> bool {
-    let start = out.len();
+    let start = out.expose().len();
     for (key, child) in children {
-        let before = out.len();
-        out.push_str(if before == start { "{" } else { ", " });
-        write_quoted(key, out);
-        out.push_str(": ");
+        let before = out.expose().len();
+        push(out, if before == start { "{" } else { ", " });
+        quote_into(out, key);
+        push(out, ": ");
         if !write(child, out) {
-            out.truncate(before);
+            out.expose_mut().truncate(before);
         }
     }
-    let written = out.len() > start;
+    let written = out.expose().len() > start;
     if written {
-        out.push('}');
+        push(out, "}");
     }
     written
-}
-
-/// A JSON string that is also a YAML one: characters that YAML does not print are escaped.
-fn write_quoted(text: &str, out: &mut String) {
-    let quoted = Secret::new(serde_json::Value::from(text).to_string());
-    for c in quoted.expose().chars() {
-        match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            _ => out.push(c),
-        }
-    }
 }
 
 fn spell(path: &[Step]) -> String {
@@ -1004,7 +995,7 @@ mod tests {
         sets.open(|text| {
             Ok::<_, std::convert::Infallible>(match text.expose().as_str() {
                 "ref+x" => Some("STRONGROOM-MARKER".into()),
-                "ref+int" => Some(42.into()),
+                "ref+int" => Some(Data::Number(Secret::new("42".to_owned()))),
                 _ => None,
             })
         })
@@ -1016,7 +1007,7 @@ mod tests {
         );
         sets.open(|_| Ok::<_, std::convert::Infallible>(None)).unwrap();
         let mut sets = Sets::parse(&set(&["b[0]=ref+int"])).unwrap();
-        sets.open(|_| Ok::<_, std::convert::Infallible>(Some(7.into()))).unwrap();
+        sets.open(|_| Ok::<_, std::convert::Infallible>(Some(Data::Bool(true)))).unwrap();
         let error = sets.render().unwrap_err();
         assert!(error.to_string().starts_with("a reference in b[0] opened to something else than text"));
     }
