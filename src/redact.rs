@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use base64::Engine as _;
+use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -91,9 +91,7 @@ impl Redactor {
             self.add_with_escapes(line);
         }
         self.add_whole_base64(secret);
-        for shift in 0..3 {
-            self.add_base64_core(secret, shift);
-        }
+        self.add_base64_cores(secret);
     }
 
     fn add_with_escapes(&mut self, secret: &str) {
@@ -118,17 +116,12 @@ impl Redactor {
         }
     }
 
-    /// The characters of the base64 of a longer text that depend on the secret alone, when it starts at a
-    /// byte `shift` of a group of three.
-    fn add_base64_core(&mut self, secret: &str, shift: usize) {
-        let mut padded = Secret::new(vec![0; shift]);
-        padded.expose_mut().extend_from_slice(secret.as_bytes());
-        let bits = padded.expose().len() * 8;
+    fn add_base64_cores(&mut self, secret: &str) {
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            let encoded = Secret::new(engine.encode(padded.expose()));
-            let core = &encoded.expose()[(shift * 8).div_ceil(6)..bits / 6];
-            if core.len() >= DERIVED {
-                self.add(core.to_owned());
+            for core in base64_cores(&engine, secret.as_bytes()) {
+                if core.len() >= DERIVED {
+                    self.add(core);
+                }
             }
         }
     }
@@ -148,6 +141,17 @@ impl Needle {
             (!self.whole_word || is_word(text, start, end)).then_some(start..end)
         })
     }
+}
+
+/// The characters in the base64 of a longer text that depend on `part` of it alone, for each of the three places in a
+/// group of three bytes where it can start.
+pub fn base64_cores(engine: &impl Engine, part: &[u8]) -> [String; 3] {
+    [0, 1, 2].map(|shift| {
+        let mut padded = Secret::new(vec![0; shift]);
+        padded.expose_mut().extend_from_slice(part);
+        let encoded = Secret::new(engine.encode(padded.expose()));
+        encoded.expose()[(shift * 8).div_ceil(6)..padded.expose().len() * 8 / 6].to_owned()
+    })
 }
 
 /// Where `words` end in `text` when they stand at `at`, with any white space, line wraps included, between them.
