@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 
 /// Time to find the passphrase and type it into pinentry.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 const OUTPUT_LIMIT: usize = 4096;
 /// What gpg and pinentry need to find the home, the agent and the screen.
 const VARIABLES: [&str; 13] = [

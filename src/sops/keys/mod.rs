@@ -27,6 +27,7 @@ use crate::fault::{Class, Fault};
 use crate::policy::{Authorise, Denied, What, Who};
 use crate::scope::Scope;
 use crate::secret::Secret;
+use crate::sops::shamir;
 
 /// Opened data keys that are kept; when there are more, all are forgotten and opened again on demand.
 const OPENED_KEPT: usize = 8192;
@@ -288,7 +289,7 @@ impl Keyring {
         if parts.len() < needed {
             return Err(self.error(tried, Some((parts.len(), needed))));
         }
-        Err(KeyringError::bad_parts("key groups are not supported yet"))
+        shamir::combine(&parts).map_err(|error| KeyringError::bad_parts(&error.to_string()))
     }
 
     /// The part of one group, or every key of it with why it failed.
@@ -330,7 +331,8 @@ impl Keyring {
         if data_key.expose().len() == length {
             return Ok(data_key.clone());
         }
-        let reason = format!("it holds {} bytes, not the {length} of a data key", data_key.expose().len());
+        let whole = if length == DATA_KEY_LENGTH { "a data key" } else { "a part of a data key" };
+        let reason = format!("it holds {} bytes, not the {length} of {whole}", data_key.expose().len());
         Err(UnwrapError::new(Class::Invalid, reason))
     }
 
@@ -565,6 +567,8 @@ mod tests {
                 tokio::task::yield_now().await;
                 match enc {
                     "opens" => Some(Ok(Secret::new(testing::DATA_KEY.into()))),
+                    "part 1" => Some(Ok(part(1))),
+                    "part 2" => Some(Ok(part(2))),
                     "short" => Some(Ok(Secret::new(b"STRONGROOM-MARKER".to_vec()))),
                     "down" => Some(Err(UnwrapError::new(Class::Unavailable, "no answer\nhelp: look at it"))),
                     "denied" => Some(Err(UnwrapError::new(Class::Denied, "not allowed"))),
@@ -573,6 +577,13 @@ mod tests {
                 }
             })
         }
+    }
+
+    /// A share of a secret whose polynomial is `secret + 1 * x`, for small `x`.
+    fn part(x: u8) -> DataKey {
+        let mut share: Vec<u8> = testing::DATA_KEY.bytes().map(|byte| byte ^ x).collect();
+        share.push(x);
+        Secret::new(share)
     }
 
     fn age(recipient: &str, enc: &str) -> SealedKey {
@@ -631,6 +642,39 @@ mod tests {
             \nhelp: look at it\
             \nhelp: keys folder /keys: no keys";
         assert_eq!(told(&keyring, &[group]).await, (Class::Unavailable, expected.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_several_groups_are_combined() {
+        let (keyring, _) = keyring();
+        let groups = [
+            vec![kms("arn:a", "down"), age("age1x", "part 1")],
+            vec![kms("arn:b", "denied")],
+            vec![kms("arn:c", "part 2")],
+        ];
+        for threshold in [Some(2), None] {
+            let data_key = keyring.data_key(&Scope::default(), &groups, threshold).await.unwrap();
+            assert_eq!(data_key.expose(), testing::DATA_KEY.as_bytes());
+        }
+        let error = keyring.data_key(&Scope::default(), &groups, Some(3)).await.unwrap_err();
+        assert_eq!(error.class(), Class::Denied);
+        assert_eq!(
+            report(&error),
+            "only 2 of the 3 needed key groups could be opened\n  group 2: kms arn:b: not allowed\
+             \nhelp: keys folder /keys: no keys"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_part_alone_is_no_data_key_and_a_data_key_no_part() {
+        let (keyring, _) = keyring();
+        let (class, message) = told(&keyring, &[vec![age("age1x", "part 1")]]).await;
+        assert_eq!(class, Class::Invalid);
+        assert!(message.contains("it holds 33 bytes, not the 32 of a data key"), "{message}");
+        let (class, message) =
+            told(&keyring, &[vec![age("age1x", "opens")], vec![age("age1y", "opens")]]).await;
+        assert_eq!(class, Class::Invalid);
+        assert!(message.contains("it holds 32 bytes, not the 33 of a part of a data key"), "{message}");
     }
 
     #[tokio::test]
