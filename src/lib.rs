@@ -12,6 +12,7 @@ pub mod confine;
 pub mod document;
 pub mod environment;
 pub mod fault;
+pub mod http;
 pub mod policy;
 pub mod process;
 pub mod redact;
