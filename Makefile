@@ -68,6 +68,11 @@ bench: build ## Compare speed with helm, sops and vals; wants a machine that doe
 	@e2e/tools/get helm sops vals
 	$(CARGO) test --locked --test bench -- --ignored --nocapture
 
+.PHONY: soak
+soak: build ## Render for two minutes, several at once, and look for anything left behind
+	@e2e/tools/get helm
+	$(CARGO) test --locked --test soak -- --ignored --nocapture
+
 .PHONY: advisories
 advisories: ## Check dependencies against known vulnerabilities; needs a network that reaches the advisory database
 	@e2e/tools/get cargo-deny
