@@ -51,11 +51,16 @@ impl Redactor {
 
     /// `text` with every known secret replaced by [`REDACTED`].
     pub fn redact(&self, text: &str) -> String {
+        self.redact_with(text, REDACTED)
+    }
+
+    /// `text` with `replacement` for every known secret.
+    pub fn redact_with(&self, text: &str, replacement: &str) -> String {
         let mut clean = String::with_capacity(text.len());
         let mut end = 0;
         for span in self.find(text) {
             clean.push_str(&text[end..span.start]);
-            clean.push_str(REDACTED);
+            clean.push_str(replacement);
             end = span.end;
         }
         clean.push_str(&text[end..]);

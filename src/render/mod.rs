@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod helm;
+pub mod mask;
 pub mod output;
 pub mod overrides;
 pub mod parameters;
