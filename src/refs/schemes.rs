@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
-use crate::refs::sources::{awssecrets, awsssm, echo, envsubst, file};
+use crate::refs::sources::{awssecrets, awsssm, echo, envsubst, file, sops};
 
 /// Every scheme that can be resolved, by name.
 pub const SCHEMES: &[&Scheme] =
-    &[&awssecrets::SCHEME, &awsssm::SCHEME, &echo::SCHEME, &envsubst::SCHEME, &file::SCHEME];
+    &[&awssecrets::SCHEME, &awsssm::SCHEME, &echo::SCHEME, &envsubst::SCHEME, &file::SCHEME, &sops::SCHEME];
 
 /// Options that every scheme has.
 pub const COMMON_OPTIONS: &[SchemeOption] = &[

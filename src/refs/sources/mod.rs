@@ -6,3 +6,4 @@ pub(super) mod awsssm;
 pub(super) mod echo;
 pub(super) mod envsubst;
 pub(super) mod file;
+pub(super) mod sops;
