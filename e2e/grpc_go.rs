@@ -1,4 +1,6 @@
 //! A real grpc-go client, dialling as Argo CD's repo-server does, reaches the service and hears its errors.
+#![allow(clippy::disallowed_methods, reason = "the test builds its own client")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
