@@ -33,6 +33,8 @@ use crate::secret::Secret;
 
 /// Longer messages are cut: they end up in the Application's status.
 const MESSAGE_LIMIT: usize = 8 << 10;
+/// What Argo CD says about the cluster, to every render but the hydrator's.
+const CLUSTER_VERSIONS: [&str; 2] = ["KUBE_VERSION", "KUBE_API_VERSIONS"];
 
 /// What is to be rendered.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ pub struct Rendered {
 
 /// The rest of the product, as the service sees it.
 pub trait Generate: Send + Sync {
-    /// Renders. Dropping the future ends everything that it started.
+    /// Renders. Dropping the future ends everything that it started. An error names the app.
     fn generate<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Rendered, Box<dyn Fault>>>;
 }
 
@@ -254,7 +256,7 @@ impl Inner {
     where
         F: Future<Output = Result<T, CallError>> + Send,
     {
-        let _counted = Running::new(&self.calls);
+        let mut running = Running::new(self, method);
         let started = Instant::now();
         let deadline = started + self.time_for(request.metadata());
         let mut messages = request.into_inner();
@@ -262,7 +264,7 @@ impl Inner {
         let metadata = self
             .within(deadline, "waiting for the request's metadata", reading)
             .await
-            .map_err(|error| self.refuse(method, "", &error))?;
+            .map_err(|error| running.refuse("", &error))?;
         let app = app_name(&metadata);
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let span = tracing::info_span!("call", request = number, method, app);
@@ -270,11 +272,11 @@ impl Inner {
         let _entered = span.enter();
         match outcome {
             Ok(answer) => {
-                self.metrics.answered(method, "ok");
+                running.answered("ok");
                 tracing::info!(milliseconds = millis(started), "answered");
                 Ok(Response::new(answer))
             }
-            Err(error) => Err(self.refuse(method, &app, &error)),
+            Err(error) => Err(running.refuse(&app, &error)),
         }
     }
 
@@ -282,16 +284,6 @@ impl Inner {
     fn time_for(&self, metadata: &MetadataMap) -> Duration {
         let told = metadata.get("grpc-timeout").and_then(|value| timeout(value.as_bytes()));
         told.map_or(self.options.timeout, |told| told.saturating_sub(self.options.margin.min(told / 4)))
-    }
-
-    fn refuse(&self, method: &'static str, app: &str, error: &CallError) -> Status {
-        self.metrics.answered(method, error.class().label());
-        let mut message = report(error);
-        if !app.is_empty() {
-            message = format!("app {app:?}: {message}");
-        }
-        tracing::warn!(class = error.class().label(), error = message, "refused");
-        Status::new(error.code(), cut(message))
     }
 
     /// Awaits one stage, but not past the deadline and not past the server's end.
@@ -419,8 +411,14 @@ impl Inner {
     }
 }
 
+/// The request's environment, in which the cluster's versions are unset rather than empty: whether that may be is
+/// decided here.
 fn environment(metadata: &ManifestRequestMetadata) -> Environment {
-    metadata.env.iter().map(|entry| (entry.name.clone(), entry.value.clone())).collect()
+    let told = metadata
+        .env
+        .iter()
+        .filter(|entry| !(entry.value.is_empty() && CLUSTER_VERSIONS.contains(&entry.name.as_str())));
+    told.map(|entry| (entry.name.clone(), entry.value.clone())).collect()
 }
 
 /// The Application's name; from servers that do not send it, its directory's.
@@ -429,9 +427,8 @@ fn app_name(metadata: &ManifestRequestMetadata) -> String {
     told.map_or_else(|| metadata.app_name.clone(), |entry| entry.value.clone())
 }
 
-/// Argo CD tells the cluster's versions to every render but the hydrator's.
 fn is_hydrator(environment: &Environment) -> bool {
-    ["KUBE_VERSION", "KUBE_API_VERSIONS"].iter().all(|name| environment.get(name).is_none())
+    CLUSTER_VERSIONS.iter().all(|name| environment.get(name).is_none())
 }
 
 fn job(call: &Call, workspace: &Workspace, environment: Environment) -> Result<Job, CallError> {
@@ -472,19 +469,43 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Counts as a running call as long as it lives.
-struct Running(watch::Sender<usize>);
+/// A call that counts as running as long as this lives, and as cancelled when it was not answered by then.
+struct Running<'a> {
+    service: &'a Inner,
+    method: &'static str,
+    answered: bool,
+}
 
-impl Running {
-    fn new(calls: &watch::Sender<usize>) -> Self {
-        calls.send_modify(|calls| *calls += 1);
-        Self(calls.clone())
+impl<'a> Running<'a> {
+    fn new(service: &'a Inner, method: &'static str) -> Self {
+        service.calls.send_modify(|calls| *calls += 1);
+        Self { service, method, answered: false }
+    }
+
+    fn answered(&mut self, result: &'static str) {
+        self.answered = true;
+        self.service.metrics.answered(self.method, result);
+    }
+
+    fn refuse(&mut self, app: &str, error: &CallError) -> Status {
+        self.answered(error.class().label());
+        let message = match error {
+            CallError::Generate(_) => report(error),
+            _ if app.is_empty() => report(error),
+            _ => format!("app {app:?}: {}", report(error)),
+        };
+        tracing::warn!(class = error.class().label(), error = message, "refused");
+        Status::new(error.code(), cut(message))
     }
 }
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|calls| *calls -= 1);
+        if !self.answered {
+            self.answered("cancelled");
+            tracing::info!(method = self.method, "the client went away");
+        }
+        self.service.calls.send_modify(|calls| *calls -= 1);
     }
 }
 

@@ -22,6 +22,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::cmp::archive::Limits;
 use crate::cmp::archive::tests::Packer;
+use crate::cmp::health;
 use crate::cmp::plugin::Plugin;
 use crate::cmp::proto::plugin::app_stream_request::Request as Part;
 use crate::cmp::proto::plugin::config_management_plugin_service_client::ConfigManagementPluginServiceClient;
@@ -97,6 +98,12 @@ impl Running {
 
     async fn client(&self) -> Client {
         Client::new(self.channel().await).max_decoding_message_size(200 << 20)
+    }
+
+    fn metrics(&self) -> String {
+        let mut metrics = String::new();
+        prometheus_client::encoding::text::encode(&mut metrics, &self.registry).unwrap();
+        metrics
     }
 
     fn workspaces(&self) -> usize {
@@ -182,8 +189,7 @@ async fn a_repository_in_kibibytes_is_rendered_with_128_kib_of_parameters() {
     metadata.env.push(entry("ARGOCD_APP_PARAMETERS", &"x".repeat(128 << 10)));
     let sent = messages(Some(metadata), &archive);
     assert_eq!(generate(&mut running.client().await, sent).await.unwrap(), ["name: 131072"]);
-    let mut metrics = String::new();
-    prometheus_client::encoding::text::encode(&mut metrics, &running.registry).unwrap();
+    let metrics = running.metrics();
     assert!(
         metrics.contains(r#"strongroom_requests_total{method="GenerateManifest",result="ok"} 1"#),
         "{metrics}"
@@ -301,7 +307,7 @@ async fn what_the_render_says_reaches_the_client() {
     let archive = repository();
     let status = refused(&mut running.client().await, messages(Some(metadata(&archive)), &archive)).await;
     assert_eq!(status.code(), Code::PermissionDenied);
-    assert_eq!(status.message(), "app \"team_shop\": fetch ref+vault://a: no\nhelp: allow it");
+    assert_eq!(status.message(), "fetch ref+vault://a: no\nhelp: allow it");
     running.stop().await;
 }
 
@@ -364,6 +370,9 @@ async fn a_client_that_goes_away_ends_its_render() {
     assert_eq!(running.workspaces(), 1);
     call.abort();
     ends.await.unwrap();
+    let metrics = running.metrics();
+    let cancelled = r#"strongroom_requests_total{method="GenerateManifest",result="cancelled"} 1"#;
+    assert!(metrics.contains(cancelled), "{metrics}");
     let folder = running.stop().await;
     assert_eq!(fs::read_dir(folder.path().join("_cmp_server")).unwrap().count(), 0);
 }
@@ -539,11 +548,13 @@ async fn plugin_yaml_decides_on_discovery_and_announces_parameters() {
 async fn health_is_served_on_the_same_socket() {
     let running = Running::start(echo());
     let mut health = HealthClient::new(running.channel().await);
-    for service in ["", "plugin.ConfigManagementPluginService"] {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
-    }
+    let request = HealthCheckRequest { service: "plugin.ConfigManagementPluginService".to_owned() };
+    assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
+    let socket = running.socket.clone();
+    health::check(&socket, Duration::from_secs(20)).await.unwrap();
     running.stop().await;
+    let error = health::check(&socket, Duration::from_secs(20)).await.unwrap_err();
+    assert!(error.to_string().starts_with("reach the server on \""), "{error}");
 }
 
 #[tokio::test]
