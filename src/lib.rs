@@ -2,17 +2,19 @@
 //!
 //! A module imports only what stands to its left:
 //! `secret < fault < confine < environment < policy < scope < process < aws < document < sops < refs < chart <
-//! render < cmp, http < config < main`.
+//! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod aws;
 pub mod chart;
 pub mod cmp;
+pub mod commands;
 pub mod config;
 pub mod confine;
 pub mod document;
 pub mod environment;
 pub mod fault;
 pub mod http;
+pub mod logs;
 pub mod policy;
 pub mod process;
 pub mod redact;
@@ -20,4 +22,5 @@ pub mod refs;
 pub mod render;
 pub mod scope;
 pub mod secret;
+pub mod signals;
 pub mod sops;

@@ -1,3 +1,48 @@
-//! The `strongroom` binary.
+//! The `strongroom` binary: logs, arguments, one command, one exit code.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use strongroom::commands::{self, Failure};
+use strongroom::config::Cli;
+use strongroom::environment::Environment;
+use strongroom::secret::Secret;
+use strongroom::signals;
+
+fn main() -> ExitCode {
+    commands::silence_panics();
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(output) => print(&output),
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn run(cli: Cli) -> Result<Secret<Vec<u8>>, Failure> {
+    strongroom::logs::start(&cli.operator)?;
+    let environment = Environment::of_process();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
+    runtime.block_on(async {
+        tokio::select! {
+            output = commands::run(cli, environment) => output,
+            signal = signals::termination() => Err(Failure::stopped(signal)),
+        }
+    })
+}
+
+/// The result goes out in one piece and only when it is whole.
+fn print(output: &Secret<Vec<u8>>) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(output.expose()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&Failure::internal(error)),
+    }
+}
+
+fn complain(failure: &Failure) -> ExitCode {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr(), "strongroom: {failure}");
+    ExitCode::from(failure.code)
+}

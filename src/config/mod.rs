@@ -2,6 +2,7 @@
 //!
 //! The operator's choices ([`Operator`]) come from flags and `STRONGROOM_*` variables of the process; nothing that a
 //! repository or an Application can set reaches them.
+#![allow(clippy::doc_markdown, reason = "the docs of arguments are what --help prints")]
 
 pub mod application;
 pub mod operator;
@@ -84,6 +85,7 @@ pub struct Generate {
 
 /// Arguments of `template`: helm's own, and a few.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Template {
     /// Name of the release.
     #[arg(required_unless_present = "application")]

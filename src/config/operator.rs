@@ -20,6 +20,15 @@ pub struct Operator {
     /// The helm to run.
     #[arg(long, global = true, env = "STRONGROOM_HELM", value_name = "FILE", default_value = "helm")]
     pub helm: PathBuf,
+    /// Soft bound on the memory of helm's heap, as Go's GOMEMLIMIT.
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_HELM_MEMORY_LIMIT",
+        value_name = "SIZE",
+        default_value = "1GiB"
+    )]
+    pub helm_memory_limit: String,
     /// References that may be opened: schemes and URI prefixes, comma-separated (`sops,awssecrets://team-a/`).
     ///
     /// `generate` allows `echo`, `file` and `sops` unless told more; a terminal allows everything.
@@ -31,6 +40,9 @@ pub struct Operator {
     /// Environment variables that `ref+envsubst` may read in `generate`, comma-separated; none by default.
     #[arg(long, global = true, env = "STRONGROOM_ALLOW_ENV", value_name = "LIST", value_delimiter = ',')]
     pub allow_env: Option<Vec<String>>,
+    /// File whose first line is the passphrase of the OpenPGP keys in the keys folder.
+    #[arg(long, global = true, env = "STRONGROOM_PGP_PASSPHRASE_FILE", value_name = "FILE")]
+    pub pgp_passphrase_file: Option<PathBuf>,
     /// Open SOPS files whose MAC is wrong or missing.
     #[arg(long, global = true, env = "STRONGROOM_IGNORE_MAC")]
     pub ignore_mac: bool,

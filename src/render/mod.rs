@@ -4,6 +4,7 @@
 //! Plaintext passes through memory only. A render either gives everything or an error.
 
 pub mod check;
+pub mod defaults;
 pub mod helm;
 pub mod mask;
 pub mod output;
@@ -12,3 +13,252 @@ pub mod parameters;
 pub mod plan;
 pub mod repository;
 pub mod set;
+pub mod values;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chart::{self, Chart, ChartError, Contents};
+use crate::confine::{self, ConfineError};
+use crate::environment::Environment;
+use crate::fault::{Class, Fault};
+use crate::policy::Who;
+use crate::redact::Redactor;
+use crate::render::check::{Allow, CheckError};
+use crate::render::helm::{Helm, HelmCall, HelmError};
+use crate::render::parameters::FILE_NAME;
+use crate::render::plan::{Base, Plan, PlanError, ValueFile, ValueSource};
+use crate::render::set::{SetError, Sets};
+use crate::render::values::{Opener, ReferencesError, Values, ValuesError};
+use crate::scope::Scope;
+use crate::secret::Secret;
+
+/// A settings file has no reason to be larger, in bytes.
+const MAX_SETTINGS: u64 = 1 << 20;
+
+/// What renders, and keeps what is worth keeping from one render to the next.
+#[derive(Debug)]
+pub struct Renderer {
+    /// Opens value sources.
+    pub opener: Opener,
+    /// Renders templates.
+    pub helm: Arc<dyn Helm>,
+    /// How long one render may take where nobody says otherwise.
+    pub timeout: Duration,
+}
+
+/// A finished render.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The manifests: helm's output, byte for byte.
+    pub manifests: Secret<String>,
+    /// Every secret that was opened on the way, for masking.
+    pub opened: Vec<Secret<String>>,
+}
+
+/// One app cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("render app {app:?}")]
+pub struct AppError {
+    app: String,
+    source: RenderError,
+}
+
+impl Fault for AppError {
+    fn class(&self) -> Class {
+        self.source.class()
+    }
+}
+
+/// Why a render failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The app's own settings file cannot be read.
+    #[error("read {FILE_NAME}")]
+    Settings(#[source] ConfineError),
+    /// The settings file is not text.
+    #[error("{FILE_NAME} is not UTF-8")]
+    SettingsText,
+    /// The settings do not make a plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The app directory holds nothing to render, or something unfit.
+    #[error(transparent)]
+    Chart(#[from] ChartError),
+    /// Values were given to a directory of manifests.
+    #[error("values are given, but the app directory has no Chart.yaml")]
+    ValuesWithoutChart,
+    /// A value source does not open.
+    #[error(transparent)]
+    Values(#[from] ValuesError),
+    /// References do not resolve.
+    #[error(transparent)]
+    References(#[from] ReferencesError),
+    /// A single value is malformed.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// Helm did not render the chart.
+    #[error(transparent)]
+    Helm(#[from] HelmError),
+    /// The result cannot be let out.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+}
+
+impl Fault for RenderError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Settings(error) => error.class(),
+            Self::SettingsText | Self::ValuesWithoutChart => Class::Invalid,
+            Self::Plan(error) => error.class(),
+            Self::Chart(error) => error.class(),
+            Self::Values(error) => error.class(),
+            Self::References(error) => error.class(),
+            Self::Set(error) => error.class(),
+            Self::Helm(error) => error.class(),
+            Self::Check(error) => error.class(),
+        }
+    }
+}
+
+impl Renderer {
+    /// When a render that begins now has to be done.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// Renders the app in `app_dir` of the repository at `root` (both absolute, without symlinks) as Argo CD asks in
+    /// `environment`.
+    pub async fn render_app(
+        &self,
+        environment: &Environment,
+        root: &Path,
+        app_dir: &Path,
+        deadline: Instant,
+    ) -> Result<Rendered, AppError> {
+        let who = plan::who(environment);
+        let app = who.app.clone();
+        let scope = scope(who, root, app_dir, deadline);
+        let render = async {
+            let settings = settings(root, app_dir)?;
+            let plan = Plan::from_argocd(environment, settings.as_deref())?;
+            self.render(&plan, &scope).await
+        };
+        render.await.map_err(|source| AppError { app, source })
+    }
+
+    /// Renders a plan inside of `scope`, which names a repository and a directory.
+    pub async fn render(&self, plan: &Plan, scope: &Scope) -> Result<Rendered, RenderError> {
+        let started = Instant::now();
+        let (root, directory) = bounds(scope);
+        let rendered = match chart::classify(root, directory)? {
+            Contents::Chart(chart) => {
+                chart.confine(root)?;
+                self.render_chart(plan, &chart, scope).await?
+            }
+            Contents::Manifests(_) if plan.has_values() => {
+                return Err(RenderError::ValuesWithoutChart);
+            }
+            Contents::Manifests(files) => self.render_manifests(&files, scope).await?,
+        };
+        let allow = Allow { empty: plan.allow_empty, unresolved: plan.allow_unresolved };
+        check::check(rendered.manifests.expose(), allow)?;
+        tracing::info!(app = scope.who.app, milliseconds = started.elapsed().as_millis(), "rendered");
+        Ok(rendered)
+    }
+
+    async fn render_chart(&self, plan: &Plan, chart: &Chart, scope: &Scope) -> Result<Rendered, RenderError> {
+        let mut documents = self.opener.open(&plan.values, scope).await?;
+        let defaults = self.opener.open_defaults(scope);
+        let mut flags = plan.sets.clone();
+        for (path, file) in &plan.set_files {
+            flags.file.push((path.clone(), self.opener.open_content(file, scope).await?));
+        }
+        let mut sets = Sets::parse(&flags)?;
+        let mut opened = self.opener.resolve(defaults, &mut documents, &mut sets, scope).await?;
+        opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));
+        let call = HelmCall {
+            chart: chart.directory.clone(),
+            release_name: plan.release_name.clone(),
+            namespace: plan.namespace.clone(),
+            kube_version: plan.kube_version.clone(),
+            api_versions: plan.api_versions.clone(),
+            include_crds: plan.include_crds,
+            skip_tests: plan.skip_tests,
+            skip_schema_validation: plan.skip_schema_validation,
+            values: documents
+                .into_iter()
+                .map(|Values { name, text, .. }| helm::Values { name, text })
+                .collect(),
+            sets,
+            deadline: scope.deadline.unwrap_or_else(|| self.deadline()),
+            redactor: Redactor::new(&opened),
+        };
+        let manifests = self.helm.template(&call).await?;
+        Ok(Rendered { manifests, opened })
+    }
+
+    /// Manifests as they are, opened and resolved, in one stream.
+    async fn render_manifests(&self, files: &[PathBuf], scope: &Scope) -> Result<Rendered, RenderError> {
+        let source = |file: &PathBuf| {
+            let path = file.strip_prefix(bounds(scope).1).unwrap_or(file).display().to_string();
+            ValueSource::File(ValueFile {
+                spelled: path.clone(),
+                path,
+                optional: false,
+                key: None,
+                base: Base::App,
+            })
+        };
+        let sources: Vec<_> = files.iter().map(source).collect();
+        let mut documents = self.opener.open(&sources, scope).await?;
+        let mut opened = Vec::new();
+        let mut manifests = Secret::<String>::default();
+        for document in &mut documents {
+            opened.extend(self.opener.resolve_one(document, scope).await?);
+            opened.append(&mut document.opened);
+            append(&mut manifests, document);
+        }
+        Ok(Rendered { manifests, opened })
+    }
+}
+
+fn append(manifests: &mut Secret<String>, document: &Values) {
+    let text = document.text.expose();
+    let all = manifests.expose_mut();
+    all.push_str("---\n# Source: ");
+    all.push_str(&document.name);
+    all.push('\n');
+    all.push_str(text.strip_prefix("---\n").unwrap_or(text));
+    if !text.ends_with('\n') {
+        all.push('\n');
+    }
+}
+
+/// A render always has both; a scope without them holds no file.
+fn bounds(scope: &Scope) -> (&Path, &Path) {
+    let nowhere = Path::new("/nonexistent");
+    (scope.repository.as_deref().unwrap_or(nowhere), scope.directory.as_deref().unwrap_or(nowhere))
+}
+
+fn scope(who: Who, root: &Path, app_dir: &Path, deadline: Instant) -> Scope {
+    Scope {
+        who,
+        repository: Some(root.to_owned()),
+        directory: Some(app_dir.to_owned()),
+        deadline: Some(deadline),
+    }
+}
+
+/// The text of the app's settings file, where there is one.
+fn settings(root: &Path, app_dir: &Path) -> Result<Option<String>, RenderError> {
+    let path = match confine::resolve(root, app_dir, FILE_NAME) {
+        Ok(path) => path,
+        Err(error) if error.class() == Class::NotFound => return Ok(None),
+        Err(error) => return Err(RenderError::Settings(error)),
+    };
+    let bytes = confine::read(&path, FILE_NAME, MAX_SETTINGS).map_err(RenderError::Settings)?;
+    let text = std::str::from_utf8(bytes.expose()).map_err(|_| RenderError::SettingsText)?;
+    Ok(Some(text.to_owned()))
+}

@@ -12,6 +12,7 @@ use crate::secret::Secret;
 
 /// What one render does.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Plan {
     /// Name of the release.
     pub release_name: String,
@@ -144,6 +145,13 @@ impl Plan {
             allow_empty: settings.flag("allowEmpty"),
             allow_unresolved: settings.flag("allowUnresolved"),
         })
+    }
+
+    /// Whether there is anything for `.Values` beside the chart's own.
+    pub fn has_values(&self) -> bool {
+        let Flags { json, set, string, file, literal } = &self.sets;
+        let flags = [json, set, string, literal].iter().any(|flags| !flags.is_empty());
+        flags || !(self.values.is_empty() && self.set_files.is_empty() && file.is_empty())
     }
 }
 

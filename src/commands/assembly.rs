@@ -1,0 +1,141 @@
+//! The parts of the product, put together as the operator chose.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::aws::Aws;
+use crate::config::Operator;
+use crate::environment::Environment;
+use crate::fault::{Class, Fault};
+use crate::policy::{AllowList, AllowListError, Authorise};
+use crate::refs::ambient::Ambient;
+use crate::refs::resolve::Resolver;
+use crate::render::Renderer;
+use crate::render::helm::HelmCli;
+use crate::render::values::Opener;
+use crate::secret::Secret;
+use crate::sops::keys::Keyring;
+use crate::sops::keys::folder::LocalKeys;
+use crate::sops::keys::kms::Kms;
+use crate::sops::open::OpenOptions;
+
+/// Whose wishes the process follows beside the operator's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trust {
+    /// An Application's: what is not allowed is denied.
+    Application,
+    /// Those of the person at the terminal, who may do what the person may do.
+    Person,
+}
+
+/// The operator's choices do not fit.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AssemblyError {
+    /// A list of what may be opened.
+    #[error("read {variable}: {source}")]
+    AllowList {
+        /// The variable that holds it.
+        variable: &'static str,
+        /// What is wrong.
+        source: AllowListError,
+    },
+    /// The file of the passphrase.
+    #[error("read the passphrase from {path}: {source}")]
+    Passphrase {
+        /// Where it should be.
+        path: String,
+        /// Why it cannot be read.
+        source: std::io::Error,
+    },
+}
+
+impl Fault for AssemblyError {
+    fn class(&self) -> Class {
+        Class::Invalid
+    }
+}
+
+/// Puts the renderer together. Opens nothing but the keys folder.
+pub(super) fn renderer(
+    operator: &Operator,
+    trust: Trust,
+    environment: &Environment,
+) -> Result<Renderer, AssemblyError> {
+    let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
+    let aws = Arc::new(Aws::new());
+    let keyring = Arc::new(keyring(operator, environment, &policy, &aws)?);
+    let ambient = Ambient {
+        environment: environment.clone(),
+        aws,
+        keyring: keyring.clone(),
+        envsubst: match trust {
+            Trust::Application => Some(operator.allow_env.clone().unwrap_or_default()),
+            Trust::Person => operator.allow_env.clone(),
+        },
+    };
+    Ok(Renderer {
+        opener: Opener {
+            keyring,
+            resolver: Resolver::new(ambient, policy),
+            keys_dir: operator.keys_dir.clone(),
+            sops: OpenOptions { ignore_mac: operator.ignore_mac },
+        },
+        helm: Arc::new(HelmCli {
+            path: executable(&operator.helm, environment),
+            memory_limit: operator.helm_memory_limit.clone(),
+        }),
+        timeout: operator.timeout,
+    })
+}
+
+fn policy(operator: &Operator, trust: Trust) -> Result<AllowList, AssemblyError> {
+    let mut policy = match trust {
+        Trust::Application => AllowList::default(),
+        Trust::Person => AllowList::everything(),
+    };
+    if let Some(list) = &operator.allow_refs {
+        policy = policy
+            .with_references(list)
+            .map_err(|source| AssemblyError::AllowList { variable: "STRONGROOM_ALLOW_REFS", source })?;
+    }
+    if let Some(list) = &operator.allow_keys {
+        policy = policy
+            .with_keys(list)
+            .map_err(|source| AssemblyError::AllowList { variable: "STRONGROOM_ALLOW_KEYS", source })?;
+    }
+    Ok(policy)
+}
+
+fn keyring(
+    operator: &Operator,
+    environment: &Environment,
+    policy: &Arc<dyn Authorise>,
+    aws: &Arc<Aws>,
+) -> Result<Keyring, AssemblyError> {
+    let passphrase = operator.pgp_passphrase_file.as_deref().map(passphrase).transpose()?;
+    let mut keys = LocalKeys::with_passphrase(passphrase.as_ref());
+    keys.add_folder(&operator.keys_dir);
+    keys.add_environment(environment);
+    let notes = keys.notes();
+    let mut holders = keys.into_holders();
+    holders.push(Arc::new(Kms::new(aws.clone())));
+    Ok(Keyring::new(policy.clone(), holders).with_notes(notes))
+}
+
+/// A bare name is looked up in `PATH`; where it is not found it stays as it is, and running it says so.
+fn executable(name: &Path, environment: &Environment) -> PathBuf {
+    if name.components().count() > 1 {
+        return name.to_owned();
+    }
+    let directories = environment.get("PATH").map(std::env::split_paths).into_iter().flatten();
+    let mut candidates = directories.map(|directory| directory.join(name));
+    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| name.to_owned())
+}
+
+/// The first line of the file.
+fn passphrase(path: &Path) -> Result<Secret<String>, AssemblyError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| AssemblyError::Passphrase { path: path.display().to_string(), source })?;
+    let text = Secret::new(text);
+    Ok(Secret::new(text.expose().lines().next().unwrap_or_default().to_owned()))
+}

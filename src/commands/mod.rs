@@ -1,0 +1,146 @@
+//! What each command does, from the operator's choices to the bytes for stdout.
+
+mod assembly;
+mod docs;
+mod generate;
+mod open;
+mod template;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+
+use crate::config::{Cli, Command};
+use crate::environment::Environment;
+use crate::fault::{Class, Fault, report};
+use crate::secret::Secret;
+use crate::signals::Termination;
+
+use assembly::Trust;
+
+/// Why a command failed, as a person reads it, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    /// The process's exit code.
+    pub code: u8,
+}
+
+impl Failure {
+    /// An error, with what was being done in front.
+    fn of(doing: impl fmt::Display, error: &dyn Fault) -> Self {
+        Self { message: format!("failed to {doing}: {}", report(error)), code: exit_code(error.class()) }
+    }
+
+    /// Several errors of one kind, with what was being done in front.
+    fn all<E: Fault>(doing: &str, errors: &[E]) -> Self {
+        let reports: Vec<_> = errors.iter().map(|error| report(error)).collect();
+        let class = errors.first().map_or(Class::Internal, Fault::class);
+        Self { message: format!("failed to {doing} {}", reports.join("\n")), code: exit_code(class) }
+    }
+
+    /// A defect of the installation.
+    pub fn internal(error: impl std::error::Error) -> Self {
+        Self { message: error.to_string(), code: exit_code(Class::Internal) }
+    }
+
+    /// What was typed is not what the command takes.
+    fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 2 }
+    }
+
+    /// A signal came first.
+    pub fn stopped(signal: Termination) -> Self {
+        Self { message: format!("stopped by {signal}"), code: signal.exit_code() }
+    }
+}
+
+impl<E: Fault> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { message: format!("failed to {}", report(&error)), code: exit_code(error.class()) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+const fn exit_code(class: Class) -> u8 {
+    match class {
+        Class::Invalid | Class::NotFound | Class::Denied => 1,
+        Class::Internal => 70,
+        Class::Timeout | Class::Unavailable => 75,
+    }
+}
+
+/// Runs the command and returns what goes to stdout.
+pub async fn run(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Failure> {
+    let operator = cli.operator;
+    let renderer = |trust| assembly::renderer(&operator, trust, &environment);
+    match cli.command {
+        Command::Generate(args) => generate::run(&args, &renderer(Trust::Application)?, &environment).await,
+        Command::Template(args) => template::run(&args, &renderer(Trust::Person)?).await,
+        Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
+        Command::Resolve(args) => open::resolve(&args, &renderer(Trust::Person)?).await,
+        Command::Get(args) => open::get(&args, &renderer(Trust::Person)?).await,
+        Command::Completion { shell } => Ok(completion(shell)),
+        Command::Docs { page } => Ok(docs::page(page).into_bytes().into()),
+    }
+}
+
+/// A panic message can hold a piece of the text that was being sliced, so only its place is told.
+pub fn silence_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        use io::Write;
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(io::stderr(), "strongroom: internal error at {place}; please report it");
+    }));
+}
+
+fn completion(shell: clap_complete::Shell) -> Secret<Vec<u8>> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
+    script.into()
+}
+
+/// A file or directory named by the person at the terminal cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("read {path}: {source}")]
+struct InputError {
+    path: String,
+    source: io::Error,
+}
+
+impl Fault for InputError {
+    fn class(&self) -> Class {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => Class::NotFound,
+            io::ErrorKind::PermissionDenied => Class::Denied,
+            _ => Class::Invalid,
+        }
+    }
+}
+
+/// The absolute path without symlinks of a directory that exists.
+fn directory(path: &Path) -> Result<PathBuf, InputError> {
+    path.canonicalize().map_err(|source| InputError { path: path.display().to_string(), source })
+}
+
+/// A file that the person named, or stdin for `-`.
+fn input(path: &Path) -> Result<Secret<Vec<u8>>, InputError> {
+    use io::Read;
+    let read = || {
+        let mut bytes = Secret::default();
+        if path == Path::new("-") {
+            io::stdin().lock().read_to_end(bytes.expose_mut())?;
+        } else {
+            std::fs::File::open(path)?.read_to_end(bytes.expose_mut())?;
+        }
+        Ok(bytes)
+    };
+    read().map_err(|source| InputError { path: path.display().to_string(), source })
+}

@@ -1,0 +1,64 @@
+//! `strongroom decrypt`, `resolve` and `get`: what a file or a reference opens to.
+
+use std::path::Path;
+
+use crate::commands::{Failure, directory, input};
+use crate::config::{Decrypt, Get, Resolve};
+use crate::document::{self, Format};
+use crate::policy::Who;
+use crate::refs::grammar::Expression;
+use crate::render::{Renderer, repository};
+use crate::scope::Scope;
+use crate::secret::Secret;
+use crate::sops;
+
+/// The whole file, opened.
+pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
+    let name = args.file.display().to_string();
+    let bytes = input(&args.file)?;
+    let text =
+        document::text_of(bytes.expose()).map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
+    let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?);
+    let opened = sops::open::open(text, Format::of_name(&name), keyring, &scope, renderer.opener.sops).await;
+    let opened = opened.map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
+    Ok(bytes_of(&opened.text))
+}
+
+/// YAML or JSON with every reference replaced by its value. A SOPS file is opened first.
+pub(super) async fn resolve(args: &Resolve, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
+    let name = args.file.display().to_string();
+    let bytes = input(&args.file)?;
+    let scope = scope(&args.file, renderer)?;
+    let mut values = renderer.opener.open_text(&name, &bytes, Format::of_name(&name), &scope).await?;
+    renderer.opener.resolve_one(&mut values, &scope).await?;
+    Ok(bytes_of(&values.text))
+}
+
+/// The value of one expression, as text: a string raw, anything else as JSON.
+pub(super) async fn get(args: &Get, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
+    let expression = Expression::parse(&args.reference)
+        .ok_or_else(|| Failure::usage("not a reference\nhelp: it has the form ref+scheme://path#/key"))?;
+    let scope = scope(Path::new("-"), renderer)?;
+    let values = renderer.opener.resolver.resolve(&scope, &[&expression]).await;
+    match values.into_iter().next() {
+        Some(Ok(value)) => Ok(bytes_of(&value.to_text())),
+        Some(Err(errors)) => Err(Failure::all("resolve", &errors)),
+        None => Ok(Secret::default()),
+    }
+}
+
+fn bytes_of(text: &Secret<String>) -> Secret<Vec<u8>> {
+    Secret::new(text.expose().as_bytes().to_vec())
+}
+
+/// Relative paths in references start beside the file, or where the person stands.
+fn scope(file: &Path, renderer: &Renderer) -> Result<Scope, Failure> {
+    let beside = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let here = directory(beside)?;
+    Ok(Scope {
+        who: Who { app: "strongroom".to_owned(), ..Who::default() },
+        repository: Some(repository::root_of(&here, None).unwrap_or_else(|| here.clone())),
+        directory: Some(here),
+        deadline: Some(renderer.deadline()),
+    })
+}

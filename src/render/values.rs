@@ -1,0 +1,409 @@
+//! Value sources: read once, opened, their references resolved, and given to helm otherwise byte for byte.
+//!
+//! Refused: a path that leaves the repository, a file that is not there unless it may be missing, text that is not
+//! UTF-8 or not YAML, and anything beyond the limits of [`document`].
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use crate::confine::{self, ConfineError};
+use crate::document::value::Value;
+use crate::document::{self, Format, ParseError, Stream};
+use crate::fault::{Class, Fault, report};
+use crate::refs::grammar::Expression;
+use crate::refs::resolve::{RefError, Resolver};
+use crate::refs::scan::{self, Found, Step};
+use crate::render::defaults;
+use crate::render::overrides::{self, Held};
+use crate::render::plan::{Base, ValueFile, ValueSource};
+use crate::render::set::Sets;
+use crate::scope::Scope;
+use crate::secret::Secret;
+use crate::sops;
+use crate::sops::keys::Keyring;
+use crate::sops::open::{OpenOptions, SopsError};
+
+/// Opens value sources and resolves their references.
+#[derive(Debug)]
+pub struct Opener {
+    /// The keys that open SOPS files.
+    pub keyring: Arc<Keyring>,
+    /// The secret stores.
+    pub resolver: Resolver,
+    /// Where a key that a value file names must lie.
+    pub keys_dir: PathBuf,
+    /// How SOPS files are opened.
+    pub sops: OpenOptions,
+}
+
+/// A values document, opened; its references stand in it until they are resolved.
+#[derive(Debug)]
+pub struct Values {
+    /// How errors call it.
+    pub name: String,
+    /// The text.
+    pub text: Secret<String>,
+    /// Where everything stands in it.
+    stream: Stream,
+    /// What was encrypted in it, and what its references resolved to.
+    pub opened: Vec<Secret<String>>,
+}
+
+impl Opener {
+    /// Opens value sources, in order, without those that may be missing and are.
+    pub async fn open(&self, sources: &[ValueSource], scope: &Scope) -> Result<Vec<Values>, ValuesError> {
+        let opened = join_all(sources.iter().map(|source| self.open_one(source, scope))).await;
+        opened.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    async fn open_one(&self, source: &ValueSource, scope: &Scope) -> Result<Option<Values>, ValuesError> {
+        let (name, format, bytes) = match source {
+            ValueSource::Inline { name, text } => {
+                (name, Format::Yaml, Secret::new(text.expose().clone().into_bytes()))
+            }
+            ValueSource::File(file) => match self.read(file, scope)? {
+                Some(bytes) => (&file.spelled, Format::of_name(&file.path), bytes),
+                None => return Ok(None),
+            },
+        };
+        self.open_text(name, &bytes, format, scope).await.map(Some)
+    }
+
+    /// Opens `bytes`, which errors call `name`.
+    pub async fn open_text(
+        &self,
+        name: &str,
+        bytes: &Secret<Vec<u8>>,
+        format: Format,
+        scope: &Scope,
+    ) -> Result<Values, ValuesError> {
+        let error = |fault| ValuesError { name: name.to_owned(), fault };
+        let text = document::text_of(bytes.expose()).map_err(|fault| error(fault.into()))?;
+        let stream = document::parse(text, format).map_err(|fault| error(fault.into()))?;
+        let (text, stream, opened) = if sops::is_encrypted(&stream) {
+            let opened = sops::open::open(text, format, &self.keyring, scope, self.sops).await;
+            let opened = opened.map_err(|fault| error(fault.into()))?;
+            let stream =
+                document::parse(opened.text.expose(), format).map_err(|fault| error(fault.into()))?;
+            (opened.text, stream, opened.leaves)
+        } else {
+            (Secret::new(text.to_owned()), stream, Vec::new())
+        };
+        Ok(Values { name: name.to_owned(), text, stream, opened })
+    }
+
+    /// The content of a file that becomes one value, opened where it is a SOPS file.
+    pub async fn open_content(
+        &self,
+        file: &ValueFile,
+        scope: &Scope,
+    ) -> Result<Secret<Vec<u8>>, ValuesError> {
+        let bytes = self.read(file, scope)?.unwrap_or_default();
+        let format = Format::of_name(&file.path);
+        let stream = document::text_of(bytes.expose()).and_then(|text| document::parse(text, format));
+        if !stream.is_ok_and(|stream| sops::is_encrypted(&stream)) {
+            return Ok(bytes);
+        }
+        let opened = self.open_text(&file.spelled, &bytes, format, scope).await?;
+        Ok(Secret::new(opened.text.expose().clone().into_bytes()))
+    }
+
+    /// The chart's own default values, where it has any that are readable. What is wrong with them is helm's to say.
+    pub fn open_defaults(&self, scope: &Scope) -> Option<Values> {
+        let spelled = "values.yaml".to_owned();
+        let file = ValueFile { path: spelled.clone(), spelled, optional: true, key: None, base: Base::App };
+        let bytes = bytes(&file, scope).ok()?;
+        let text = document::text_of(bytes.expose()).ok()?;
+        let stream = document::parse(text, Format::Yaml).ok()?;
+        let name = format!("the chart's {}", file.spelled);
+        Some(Values { name, text: text.to_owned().into(), stream, opened: Vec::new() })
+    }
+
+    /// Replaces the references of `documents`, which are in helm's order, and of `sets`, which come after them. What
+    /// the references of `defaults` resolve to becomes a document before all others. Returns what was resolved.
+    ///
+    /// What a later source replaces is not fetched. Everything else is fetched at once.
+    pub async fn resolve(
+        &self,
+        defaults: Option<Values>,
+        documents: &mut Vec<Values>,
+        sets: &mut Sets,
+        scope: &Scope,
+    ) -> Result<Vec<Secret<String>>, ReferencesError> {
+        let has_defaults = defaults.is_some();
+        documents.splice(..0, defaults);
+        let found = wanted(documents, sets);
+        let set_expressions: Vec<_> =
+            sets.texts().into_iter().map(|text| Expression::parse(text.expose())).collect();
+        let mut resolved = self.values_of(documents, &found, &set_expressions, scope).await?;
+        let opened = texts(&resolved);
+        let of_sets = resolved.split_off(found.iter().map(Vec::len).sum());
+        let texts = apply(documents, &found, &resolved, has_defaults)?;
+        drop(found);
+        for (values, text) in documents.iter_mut().zip(texts) {
+            values.text = text;
+        }
+        documents.retain(|values| !values.text.expose().is_empty());
+        fill(sets, &set_expressions, of_sets);
+        Ok(opened)
+    }
+
+    /// Replaces the references of one document that stands for itself, and returns what was resolved.
+    pub async fn resolve_one(
+        &self,
+        values: &mut Values,
+        scope: &Scope,
+    ) -> Result<Vec<Secret<String>>, ReferencesError> {
+        let found = [scan::scan(&values.stream)];
+        let documents = std::slice::from_ref(values);
+        let resolved = self.values_of(documents, &found, &[], scope).await?;
+        let opened = texts(&resolved);
+        let text = apply(documents, &found, &resolved, false)?.pop();
+        drop(found);
+        if let Some(text) = text {
+            values.text = text;
+        }
+        Ok(opened)
+    }
+
+    /// The values of what was `found` in `documents`, then of `others`.
+    async fn values_of(
+        &self,
+        documents: &[Values],
+        found: &[Vec<Found<'_>>],
+        others: &[Option<Expression>],
+        scope: &Scope,
+    ) -> Result<Vec<Value>, ReferencesError> {
+        let in_documents = found.iter().flatten().map(|found| &found.expression);
+        let expressions: Vec<&Expression> = in_documents.chain(others.iter().flatten()).collect();
+        let results = self.resolver.resolve(scope, &expressions).await;
+        let places = found.iter().zip(documents).flat_map(|(found, values)| {
+            found.iter().map(|found| format!("{} of {}", found.spelled_path(), values.name))
+        });
+        all_of(results, places)
+    }
+
+    /// `None` is a file that may be missing and is.
+    fn read(&self, file: &ValueFile, scope: &Scope) -> Result<Option<Secret<Vec<u8>>>, ValuesError> {
+        let read = self.find_key(file).and_then(|()| bytes(file, scope));
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(fault) if file.optional && fault.class() == Class::NotFound => Ok(None),
+            Err(fault) => Err(ValuesError { name: file.spelled.clone(), fault }),
+        }
+    }
+
+    /// All keys of the folder are tried on every file; a key that is named must be one of them.
+    fn find_key(&self, file: &ValueFile) -> Result<(), ValuesFault> {
+        let Some(key) = &file.key else { return Ok(()) };
+        let name = Path::new(key).file_name();
+        let held = name.is_some_and(|name| self.keys_dir.join(name).is_file());
+        if held { Ok(()) } else { Err(ValuesFault::Key(key.clone())) }
+    }
+}
+
+/// The references of each document that no later source replaces.
+fn wanted<'a>(documents: &'a [Values], sets: &Sets) -> Vec<Vec<Found<'a>>> {
+    let of_sets = sets.render().map(|rendered| rendered.documents).unwrap_or_default();
+    let of_sets: Vec<Stream> =
+        of_sets.iter().filter_map(|text| document::parse(text.expose(), Format::Json).ok()).collect();
+    let wanted = |(index, values): (usize, &'a Values)| {
+        let later = || documents[index + 1..].iter().map(|values| &values.stream).chain(&of_sets);
+        let mut found = scan::scan(&values.stream);
+        found.retain(|found| !later().any(|later| is_replaced(found, later)));
+        found
+    };
+    documents.iter().enumerate().map(wanted).collect()
+}
+
+fn is_replaced(found: &Found<'_>, later: &Stream) -> bool {
+    if found.anchored || found.is_merge() {
+        return false;
+    }
+    let keys = found.path.iter().map_while(|step| match step {
+        Step::Key(key) => Some(key.as_str()),
+        Step::Index(_) => None,
+    });
+    let keys: Vec<&str> = keys.collect();
+    let typed = found.expression.whole().is_some() && keys.len() == found.path.len();
+    overrides::replaces(later, &keys, if typed { Held::MaybeMapping } else { Held::Plain })
+}
+
+/// Every value, or every failure with its place.
+fn all_of(
+    results: Vec<Result<Value, Vec<RefError>>>,
+    places: impl Iterator<Item = String>,
+) -> Result<Vec<Value>, ReferencesError> {
+    let places = places.chain(std::iter::repeat("a single value".to_owned()));
+    let (mut values, mut failures) = (Vec::new(), Vec::new());
+    for (result, place) in results.into_iter().zip(places) {
+        match result {
+            Ok(value) => values.push(value),
+            Err(errors) => failures.extend(
+                errors.into_iter().map(|error| Failure { place: place.clone(), error: Box::new(error) }),
+            ),
+        }
+    }
+    if failures.is_empty() { Ok(values) } else { Err(ReferencesError(failures)) }
+}
+
+/// The text of each document with its values put in; of defaults only what was put in.
+fn apply(
+    documents: &[Values],
+    found: &[Vec<Found<'_>>],
+    mut values: &[Value],
+    has_defaults: bool,
+) -> Result<Vec<Secret<String>>, ReferencesError> {
+    let mut texts = Vec::new();
+    for (index, (document, found)) in documents.iter().zip(found).enumerate() {
+        let (own, rest) = values.split_at(found.len());
+        values = rest;
+        if index == 0 && has_defaults {
+            let overlay = defaults::overlay(&document.stream, found, own);
+            texts.push(
+                overlay.map_err(|error| ReferencesError::of(&document.name, error))?.unwrap_or_default(),
+            );
+            continue;
+        }
+        let text = document.text.expose();
+        let edits =
+            scan::apply(text, found, own).map_err(|error| ReferencesError::of(&document.name, error))?;
+        texts.push(edits.apply(text).map_err(|error| ReferencesError::of(&document.name, error))?);
+    }
+    Ok(texts)
+}
+
+/// Puts the values of `expressions`, one or none for each text of `sets`, in.
+fn fill(sets: &mut Sets, expressions: &[Option<Expression>], values: Vec<Value>) {
+    let (mut expressions, mut values) = (expressions.iter(), values.into_iter());
+    let filled: Result<(), std::convert::Infallible> = sets.open(|_| {
+        let holds = expressions.next().is_some_and(Option::is_some);
+        let value = if holds { values.next() } else { None };
+        Ok(value)
+    });
+    let Ok(()) = filled;
+}
+
+/// The strings and numbers in `values`; what else they hold is not worth hiding.
+fn texts(values: &[Value]) -> Vec<Secret<String>> {
+    let mut texts = Vec::new();
+    let mut open: Vec<&Value> = values.iter().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::String(_) | Value::Number(_) => texts.push(value.to_text()),
+            Value::Sequence(items) => open.extend(items),
+            Value::Mapping(entries) => open.extend(entries.iter().map(|(_, item)| item)),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+    texts
+}
+
+/// The bytes of a file, no more than a document may have.
+fn bytes(file: &ValueFile, scope: &Scope) -> Result<Secret<Vec<u8>>, ValuesFault> {
+    let limit = document::MAX_SIZE as u64;
+    if file.base == Base::Terminal {
+        let file = File::open(&file.path).map_err(ValuesFault::Read)?;
+        let mut bytes = Secret::<Vec<u8>>::default();
+        file.take(limit + 1).read_to_end(bytes.expose_mut()).map_err(ValuesFault::Read)?;
+        return Ok(bytes);
+    }
+    let (Some(root), Some(directory)) = (&scope.repository, &scope.directory) else {
+        return Err(ValuesFault::Read(io::ErrorKind::NotFound.into()));
+    };
+    let path = confine::resolve(root, directory, &file.path)?;
+    Ok(confine::read(&path, &file.path, limit)?)
+}
+
+/// A value source cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("open {name}")]
+pub struct ValuesError {
+    name: String,
+    #[source]
+    fault: ValuesFault,
+}
+
+/// Why a value source cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ValuesFault {
+    /// It lies outside the repository, or is not there.
+    #[error(transparent)]
+    Path(#[from] ConfineError),
+    /// A file that a person named cannot be read.
+    #[error("{0}")]
+    Read(io::Error),
+    /// The key that its spelling names is not there.
+    #[error("the key {0:?} is not in the keys folder")]
+    Key(String),
+    /// It is not text, or not YAML.
+    #[error("not a values document: {0}")]
+    Parse(#[from] ParseError),
+    /// It is encrypted and does not open.
+    #[error(transparent)]
+    Sops(#[from] SopsError),
+}
+
+impl Fault for ValuesError {
+    fn class(&self) -> Class {
+        self.fault.class()
+    }
+}
+
+impl Fault for ValuesFault {
+    fn class(&self) -> Class {
+        match self {
+            Self::Path(error) => error.class(),
+            Self::Read(error) if error.kind() == io::ErrorKind::NotFound => Class::NotFound,
+            Self::Read(_) | Self::Key(_) => Class::Invalid,
+            Self::Parse(error) => error.class(),
+            Self::Sops(error) => error.class(),
+        }
+    }
+}
+
+/// References that do not resolve: all of one render.
+#[derive(Debug)]
+pub struct ReferencesError(Vec<Failure>);
+
+#[derive(Debug)]
+struct Failure {
+    place: String,
+    error: Box<dyn Fault>,
+}
+
+impl ReferencesError {
+    fn of(place: &str, error: impl Fault) -> Self {
+        Self(vec![Failure { place: place.to_owned(), error: Box::new(error) }])
+    }
+}
+
+impl std::error::Error for ReferencesError {}
+
+impl fmt::Display for ReferencesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0[..] {
+            [Failure { place, error }] => write!(f, "resolve {place}: {}", report(error.as_ref())),
+            failures => {
+                write!(f, "resolve {} references:", failures.len())?;
+                for Failure { place, error } in failures {
+                    write!(f, "\n  {place}: {}", report(error.as_ref()).replace('\n', "\n    "))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Fault for ReferencesError {
+    /// That of the first: whoever tries again because of another one meets it again.
+    fn class(&self) -> Class {
+        self.0.first().map_or(Class::Internal, |failure| failure.error.class())
+    }
+}
