@@ -1,12 +1,15 @@
 //! What an application directory holds: a Helm chart, or plain manifests.
 //!
 //! A chart comes from a repository and is read by helm, which follows symlinks and references of JSON schemas wherever
-//! they lead. So [`Chart::confine`] walks it first and refuses links out of the repository, files that are none, and
-//! schemas that point at local files or plain HTTP. Dependencies must be vendored in `charts/`.
+//! they lead. So [`Chart::confine`] walks it first, packed subcharts included, and refuses links out of the repository,
+//! files that are none, and schemas that point at local files or plain HTTP. Dependencies must be vendored in `charts/`.
 
+use std::cell::Cell;
 use std::fs;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
 
 use crate::confine::{self, ConfineError};
 use crate::document::{self, Format, ParseError};
@@ -15,7 +18,12 @@ use crate::fault::{Class, Fault};
 const MANIFEST: &str = "Chart.yaml";
 const MANIFEST_LIMIT: u64 = 1 << 20;
 const SCHEMA: &str = "values.schema.json";
+const ARCHIVE: &str = ".tgz";
 const SCHEMA_LIMIT: u64 = 16 << 20;
+/// All packed subcharts together may unpack to this many bytes; helm has the same bound for one.
+const ARCHIVE_LIMIT: usize = 100 << 20;
+/// Packed charts in packed charts.
+const ARCHIVE_DEPTH: usize = 5;
 /// More files than any chart holds; a walk ends in well under a second.
 const MOST_ENTRIES: usize = 200_000;
 
@@ -94,6 +102,25 @@ pub enum ChartError {
         /// The reference.
         reference: String,
     },
+    /// Helm would not read it either, or what it reads cannot be known.
+    #[error("{path}: not JSON that can be checked: line {line}, column {column}")]
+    SchemaSyntax {
+        /// The schema.
+        path: String,
+        /// Line.
+        line: usize,
+        /// Column of the line.
+        column: usize,
+    },
+    /// A packed subchart that is broken, or larger than helm takes.
+    #[error("{path}: not a chart archive that can be checked")]
+    Archive {
+        /// The archive.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: io::Error,
+    },
     /// The system refused.
     #[error("read {path}")]
     Io {
@@ -164,7 +191,8 @@ impl Chart {
 
     /// Makes sure that helm, reading this chart, reads nothing outside of `root`.
     pub fn confine(&self, root: &Path) -> Result<(), ChartError> {
-        let mut walk = Walk { root, open: Vec::new(), left: MOST_ENTRIES, top: &self.directory };
+        let unpacked = Cell::new(ARCHIVE_LIMIT);
+        let mut walk = Walk { root, open: Vec::new(), left: MOST_ENTRIES, top: &self.directory, unpacked };
         walk.directory(&self.directory)
     }
 }
@@ -176,6 +204,8 @@ struct Walk<'a> {
     /// The directories that this place is in, resolved.
     open: Vec<PathBuf>,
     left: usize,
+    /// Bytes that packed subcharts may still unpack to.
+    unpacked: Cell<usize>,
 }
 
 impl Walk<'_> {
@@ -209,7 +239,14 @@ impl Walk<'_> {
         if kind.is_dir() {
             return self.directory(&target);
         }
-        if name == SCHEMA { check_schema(&target, &spelled) } else { Ok(()) }
+        let open = || fs::File::open(&target).map(BufReader::new).map_err(io);
+        if name == SCHEMA {
+            check_schema(open()?, &spelled)
+        } else if name.ends_with(ARCHIVE) {
+            check_archive(&mut open()?, &spelled, &self.unpacked, ARCHIVE_DEPTH)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -231,17 +268,64 @@ fn shown(root: &Path, path: &Path) -> String {
     if inside.is_empty() { ".".to_owned() } else { inside }
 }
 
+/// Checks the schemas in a packed chart, and in the packed charts inside of it.
+fn check_archive(
+    packed: &mut dyn io::BufRead,
+    spelled: &str,
+    left: &Cell<usize>,
+    depth: usize,
+) -> Result<(), ChartError> {
+    let broken = |source| ChartError::Archive { path: spelled.to_owned(), source };
+    if depth == 0 {
+        return Err(broken(io::Error::other("charts packed in charts too deeply")));
+    }
+    let mut archive = tar::Archive::new(Metered { inner: MultiGzDecoder::new(packed), left });
+    for entry in archive.entries().map_err(broken)? {
+        let entry = entry.map_err(broken)?;
+        let path = entry.path().map_err(broken)?.into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let spelled = format!("{spelled}: {}", path.display());
+        if name == SCHEMA {
+            check_schema(entry, &spelled)?;
+        } else if name.ends_with(ARCHIVE) {
+            check_archive(&mut BufReader::new(entry), &spelled, left, depth - 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads no more than is left of a budget that several readers share.
+struct Metered<'a, R> {
+    inner: R,
+    left: &'a Cell<usize>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(count);
+        self.left.set(left.ok_or_else(|| io::Error::other("it unpacks to more than 100 MiB"))?);
+        Ok(count)
+    }
+}
+
 /// Helm loads what a schema refers to, from files and over the network.
-fn check_schema(path: &Path, spelled: &str) -> Result<(), ChartError> {
-    let bytes = confine::read(path, spelled, SCHEMA_LIMIT)?;
-    // What is no JSON is refused by helm before it follows anything.
-    let Ok(schema) = serde_json::from_slice::<serde_json::Value>(bytes.expose()) else { return Ok(()) };
-    let refuse = |reference: &str| ChartError::Schema {
-        path: spelled.to_owned(),
-        reference: reference.chars().take(200).collect(),
-    };
+fn check_schema(schema: impl Read, spelled: &str) -> Result<(), ChartError> {
+    let path = || spelled.to_owned();
+    let mut bytes = Vec::new();
+    let read = schema.take(SCHEMA_LIMIT).read_to_end(&mut bytes);
+    read.map_err(|source| ChartError::Io { path: path(), source })?;
+    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let schema: serde_json::Value = serde_json::from_slice(json).map_err(|error| {
+        ChartError::SchemaSyntax { path: path(), line: error.line(), column: error.column() }
+    })?;
     let remote = schema["$id"].as_str().is_some_and(|id| id.starts_with("https://"));
-    leading_out(&schema, remote).map_or(Ok(()), |reference| Err(refuse(reference)))
+    match leading_out(&schema, remote) {
+        Some(reference) => {
+            Err(ChartError::Schema { path: path(), reference: reference.chars().take(200).collect() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The first reference in `schema` that leads to a local file or over plain HTTP. Under a `remote` base, relative
@@ -395,6 +479,63 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(root.join("app/s")).unwrap();
         let report = confined(&root).unwrap_err();
         assert_eq!(report, "the chart cannot be used: app/s: neither a regular file nor a directory");
+    }
+
+    fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut archive = tar::Builder::new(gzip);
+        for (name, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, *content).unwrap();
+        }
+        archive.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn schemas_in_packed_subcharts_are_checked() {
+        let inner = packed(&[("b/values.schema.json", br#"{"$ref": "file:///etc/passwd"}"#)]);
+        for (files, expected) in [
+            (&[("a/Chart.yaml", GOOD.as_bytes()), ("a/values.schema.json", b"{}")][..], None),
+            (
+                &[("a/charts/b.tgz", &inner)],
+                Some("a.tgz: a/charts/b.tgz: b/values.schema.json: \"file:///etc/passwd\""),
+            ),
+            (&[("a/charts/b.tgz", b"no archive")], Some("a.tgz: a/charts/b.tgz: not a chart archive")),
+            (&[("a/values.schema.json", b"{")], Some("a.tgz: a/values.schema.json: not JSON")),
+        ] {
+            let (_directory, root) = repository(&[("app/Chart.yaml", GOOD), ("app/charts/a.txt", "")]);
+            fs::write(root.join("app/charts/a.tgz"), packed(files)).unwrap();
+            let report = confined(&root);
+            match expected {
+                None => assert_eq!(report, Ok(())),
+                Some(expected) => {
+                    assert!(report.as_ref().is_err_and(|text| text.contains(expected)), "{report:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_archive_that_unpacks_without_end_is_refused() {
+        let bomb = packed(&[("a/values.yaml", &vec![b'#'; 90 << 20])]);
+        let (_directory, root) = repository(&[("app/Chart.yaml", GOOD), ("app/charts/a.txt", "")]);
+        fs::write(root.join("app/charts/a.tgz"), &bomb).unwrap();
+        assert_eq!(confined(&root), Ok(()));
+        fs::write(root.join("app/charts/b.tgz"), &bomb).unwrap();
+        assert_eq!(
+            confined(&root).unwrap_err(),
+            "app/charts/b.tgz: not a chart archive that can be checked: it unpacks to more than 100 MiB"
+        );
+    }
+
+    #[test]
+    fn a_schema_too_deep_to_check_is_refused() {
+        let deep = format!("{}{{\"$ref\": \"file:///etc/passwd\"}}{}", "[".repeat(200), "]".repeat(200));
+        let (_directory, root) = repository(&[("app/Chart.yaml", GOOD), ("app/values.schema.json", &deep)]);
+        assert!(
+            confined(&root).unwrap_err().starts_with("app/values.schema.json: not JSON that can be checked")
+        );
     }
 
     #[test]

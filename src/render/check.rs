@@ -349,8 +349,8 @@ mod tests {
 
     #[test]
     fn many_findings_are_counted() {
-        let lines: String = (0..30).map(|i| format!("a{i}: ref+echo://x\n")).collect();
-        let findings = found("ConfigMap", &lines);
+        let lines: Vec<_> = (0..30).map(|i| format!("a{i}: ref+echo://x")).collect();
+        let findings = found("ConfigMap", &lines.join("\n"));
         assert!(findings.contains("a19 holds") && !findings.contains("a20 holds"), "{findings}");
         assert!(findings.ends_with("; and 10 more"), "{findings}");
     }
