@@ -22,10 +22,14 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::operation::RequestId;
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpClient};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tokio::sync::OnceCell;
 
@@ -131,13 +135,17 @@ impl Aws {
     }
 
     fn http(&self) -> SharedHttpClient {
-        let build = || {
-            aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-                .build_https()
-        };
+        let build = || aws_smithy_http_client::Builder::new().build_with_connector_fn(connector);
         self.http.get_or_init(build).clone()
     }
+}
+
+/// Connects straight, or through the proxy that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name.
+fn connector(settings: Option<&HttpConnectorSettings>, components: Option<&RuntimeComponents>) -> Connector {
+    let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
+    connector.set_connector_settings(settings.cloned());
+    connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+    connector.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build()
 }
 
 impl fmt::Debug for Aws {
@@ -220,12 +228,8 @@ impl AwsError {
     fn of_no_answer(error: &(dyn Error + 'static)) -> Self {
         let mut link = error.source();
         while let Some(cause) = link {
-            if let Some(SdkError::ServiceError(context)) =
-                cause.downcast_ref::<SdkError<AssumeRoleError, HttpResponse>>()
-            {
-                let status = context.raw().status().as_u16();
-                let mut role = Self::of_answer(context.err(), status, context.err().meta().request_id());
-                role.reason = format!("the role cannot be assumed: {}", role.reason);
+            let role = Self::of_role::<AssumeRoleError>(cause);
+            if let Some(role) = role.or_else(|| Self::of_role::<AssumeRoleWithWebIdentityError>(cause)) {
                 return role;
             }
             if let Some(CredentialsError::CredentialsNotLoaded(_)) = cause.downcast_ref() {
@@ -237,6 +241,23 @@ impl AwsError {
             link = cause.source();
         }
         Self::of_chain_text(error)
+    }
+
+    /// Credentials of a role come from a call of their own, which may have failed.
+    fn of_role<E>(cause: &(dyn Error + 'static)) -> Option<Self>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let mut role = match cause.downcast_ref::<SdkError<E, HttpResponse>>()? {
+            SdkError::ServiceError(context) => {
+                let meta = context.err().meta();
+                Self::of_answer(meta, context.raw().status().as_u16(), meta.request_id())
+            }
+            SdkError::TimeoutError(_) => Self::timeout(),
+            _ => Self::of_no_answer(cause),
+        };
+        role.reason = format!("the role cannot be assumed: {}", role.reason);
+        Some(role)
     }
 
     /// What is left has no type of its own in the SDK's public API; its links' own words tell it apart.
