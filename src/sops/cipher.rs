@@ -221,3 +221,96 @@ pub enum CipherError {
         kind: &'static str,
     },
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use aes_gcm::aead::AeadCore;
+    use base64::prelude::BASE64_STANDARD;
+
+    use super::*;
+
+    pub(in super::super) fn key() -> DataKey {
+        Secret::new(b"STRONGROOM-MARKER-0123456789abcd".to_vec())
+    }
+
+    /// Seals as sops does, but always with the same nonce.
+    pub(in super::super) fn seal(text: &str, path: &str, kind: &str) -> String {
+        seal_with::<U32>(text.as_bytes(), path, kind)
+    }
+
+    pub(in super::super) fn seal_with<N: ArrayLength<u8>>(data: &[u8], path: &str, kind: &str) -> String
+    where
+        AesGcm<Aes256, N>: AeadCore<NonceSize = N>,
+    {
+        let nonce = GenericArray::<u8, N>::default();
+        let mut data = data.to_vec();
+        let aes = AesGcm::<Aes256, N>::new_from_slice(key().expose()).unwrap();
+        let tag = aes.encrypt_in_place_detached(&nonce, path.as_bytes(), &mut data).unwrap();
+        let [data, nonce, tag] = [&data[..], &nonce, &tag].map(|bytes| BASE64_STANDARD.encode(bytes));
+        format!("{PREFIX}data:{data},iv:{nonce},tag:{tag},type:{kind}]")
+    }
+
+    fn open(value: &str, path: &str) -> Result<Opened, CipherError> {
+        Cipher::new(&key()).unwrap().open(value, path)
+    }
+
+    #[test]
+    fn every_type_is_opened_and_hashed_as_sops_does() {
+        let table = [
+            ("5", "int", Opened::Int(5), "5"),
+            ("-7", "int", Opened::Int(-7), "-7"),
+            ("1.50", "float", Opened::Float(1.5), "1.5"),
+            ("10000000000", "float", Opened::Float(1e10), "10000000000"),
+            ("-Inf", "float", Opened::Float(f64::NEG_INFINITY), "-Inf"),
+            ("True", "bool", Opened::Bool(true), "True"),
+            ("f", "bool", Opened::Bool(false), "False"),
+            (
+                "2020-01-02T00:00:00Z",
+                "time",
+                Opened::Time("2020-01-02T00:00:00Z".to_owned()),
+                "2020-01-02T00:00:00Z",
+            ),
+            ("x", "bytes", Opened::Text(Secret::new(b"x".to_vec())), "x"),
+            (" c", "comment", Opened::Comment(Secret::new(" c".to_owned())), ""),
+        ];
+        for (text, kind, expected, hashed) in table {
+            let opened = open(&seal(text, "a:", kind), "a:").unwrap();
+            assert_eq!(opened, expected);
+            assert_eq!(&*opened.bytes(), hashed.as_bytes());
+        }
+        assert_eq!(open("", "a:").unwrap(), Opened::Text(Secret::default()));
+    }
+
+    #[test]
+    fn other_nonces_and_what_stands_behind_are_taken() {
+        let expected = Opened::Text(Secret::new(b"x".to_vec()));
+        assert_eq!(open(&seal_with::<U12>(b"x", "a:", "str"), "a:").unwrap(), expected);
+        assert_eq!(open(&seal_with::<U16>(b"x", "a:", "str"), "a:").unwrap(), expected);
+        assert_eq!(open(&(seal("x", "a:", "str") + " behind"), "a:").unwrap(), expected);
+    }
+
+    #[test]
+    fn a_value_that_is_broken_or_moved_stays_closed() {
+        let value = seal("STRONGROOM-MARKER", "a:", "str");
+        let table = [
+            (value.clone(), "b:", CipherError::Tag),
+            (value.replacen("data:", "data:AAAA", 1), "a:", CipherError::Tag),
+            (value.replace("type:str", "type:strange"), "a:", CipherError::Kind),
+            (value.replace("type:str", "type:int"), "a:", CipherError::Misfit { kind: "int" }),
+            (value.replace("type:str", "type:bool"), "a:", CipherError::Misfit { kind: "bool" }),
+            (value.replace("type:str", "type:time"), "a:", CipherError::Misfit { kind: "time" }),
+            (value[..value.len() - 1].to_owned(), "a:", CipherError::Grammar),
+            (value[..60].to_owned(), "a:", CipherError::Grammar),
+            (value.replacen("data:", "data:?", 1), "a:", CipherError::Grammar),
+            (value.replace("tag:", "tag:AAAA"), "a:", CipherError::Grammar),
+            (value.replace("iv:AAAA", "iv:"), "a:", CipherError::Nonce { length: 29 }),
+            ("x".to_owned(), "a:", CipherError::Grammar),
+        ];
+        for (value, path, expected) in table {
+            let error = open(&value, path).unwrap_err();
+            assert_eq!(error, expected, "{value}");
+            assert!(!error.to_string().contains("MARKER"));
+        }
+        assert!(matches!(Cipher::new(&Secret::new(vec![0; 16])), Err(CipherError::Key)));
+    }
+}

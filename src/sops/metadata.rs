@@ -282,3 +282,107 @@ pub enum MetadataError {
         second: &'static str,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Format, parse};
+
+    fn read(block: &str) -> Result<Metadata, MetadataError> {
+        let stream = parse(block, Format::Yaml).unwrap();
+        Metadata::read(&stream.documents[0])
+    }
+
+    const AGE: &str = "age: [{recipient: r, enc: e}]\n";
+
+    #[test]
+    fn keys_of_all_kinds_come_in_the_order_of_sops() {
+        let metadata = read(
+            "lastmodified: '2020-01-02T03:04:05+00:00'
+age: [{recipient: r, enc: e}]
+pgp: [{fp: F, created_at: x, enc: e}]
+kms: [{arn: a, role: '', context: {k: v, n: null}, aws_profile: p, enc: e}]
+gcp_kms: [{resource_id: g, enc: e}]
+azure_kv: [{vault_url: u, name: n, version: v, enc: e}]
+hc_vault: [{vault_address: h, engine_path: t, key_name: k, enc: e}]
+hckms: [{key_id: h, enc: e}]
+unknown: [1]
+mac: m
+version: 1.7",
+        )
+        .unwrap();
+        let kinds: Vec<_> = metadata.groups[0].iter().map(SealedKey::kind).collect();
+        assert_eq!(kinds, ["kms", "gcp_kms", "hckms", "azure_kv", "hc_vault", "pgp", "age"]);
+        let SealedKey::Kms { role, context, profile, .. } = &metadata.groups[0][0] else { panic!() };
+        assert_eq!((role, profile.as_deref()), (&None, Some("p")));
+        assert_eq!(context, &[("k".to_owned(), "v".to_owned())]);
+        assert_eq!(metadata.last_modified, "2020-01-02T03:04:05Z");
+        assert_eq!(metadata.version, "1.7");
+    }
+
+    #[test]
+    fn groups_are_read_where_no_flat_list_has_a_key() {
+        let groups = "key_groups: [{age: [{recipient: a, enc: e}]}, {pgp: [], age: [{recipient: b, enc: e}]}, {hc_vault: []}]
+shamir_threshold: 2.000000
+age: []
+kms: null
+LastModified: 2020-01-02T03:04:05.5Z
+";
+        let metadata = read(groups).unwrap();
+        assert_eq!((metadata.groups.len(), metadata.threshold), (2, Some(2)));
+        assert_eq!(metadata.last_modified, "2020-01-02T03:04:05Z");
+        assert_eq!(metadata.mac, None);
+        let flat = groups.replace("age: []", "age: [{recipient: c, enc: e}]");
+        assert_eq!(read(&flat).unwrap().groups.len(), 1);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let time = "lastmodified: 2020-01-02T03:04:05Z\n";
+        let table = [
+            (AGE.to_owned(), "the SOPS metadata lacks `sops.lastmodified`"),
+            (
+                format!("{AGE}lastmodified: yesterday"),
+                "`sops.lastmodified` in the SOPS metadata is not a time",
+            ),
+            (format!("{time}age: [{{recipient: r}}]"), "the SOPS metadata lacks `sops.age[0].enc`"),
+            (
+                format!("{time}key_groups: [{{kms: [{{enc: e}}]}}]"),
+                "the SOPS metadata lacks `sops.key_groups[0].kms[0].arn`",
+            ),
+            (time.to_owned(), "the SOPS metadata lists no master key"),
+            (
+                format!("{time}quantum: [{{enc: e}}]"),
+                "the SOPS metadata lists no master key of a known kind, only `quantum`",
+            ),
+            (
+                format!("{time}{AGE}shamir_threshold: many"),
+                "`sops.shamir_threshold` in the SOPS metadata is not a number",
+            ),
+            (
+                format!("{time}{AGE}encrypted_regex: a\nunencrypted_suffix: b"),
+                "the SOPS metadata has both `unencrypted_suffix` and `encrypted_regex`, and may have one of them only",
+            ),
+            ("text".to_owned(), "the key `sops` is not a mapping"),
+        ];
+        for (block, message) in table {
+            assert_eq!(read(&block).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn settings_of_a_program_that_is_called_sops_are_not_metadata() {
+        let table = [
+            ("{mac: m, lastmodified: l}", true),
+            ("{age: [{recipient: r, enc: e}]}", true),
+            ("{key_groups: [], version: 3.9.0}", true),
+            ("{enabled: true, version: 3.9.0}", false),
+            ("{age: [{secretName: keys}]}", false),
+            ("text", false),
+        ];
+        for (block, expected) in table {
+            let stream = parse(block, Format::Yaml).unwrap();
+            assert_eq!(looks_like_metadata(&stream.documents[0]), expected, "{block}");
+        }
+    }
+}

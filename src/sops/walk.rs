@@ -15,9 +15,11 @@ use super::open::{SopsError, ValueError};
 use super::rules::{Reach, Rule};
 use crate::document::edit::{Edits, quote};
 use crate::document::scalar::{self, Scalar};
-use crate::document::{Format, Kind, MAX_DEPTH, MAX_NODES, Node, Position, Stream};
+use crate::document::{Format, Kind, MAX_DEPTH, Node, Position, Stream};
 use crate::secret::Secret;
 
+/// How many nodes aliases may repeat. sops writes none, so a file that has some was edited by hand.
+const MAX_EXPANDED: usize = 200_000;
 /// A comment belongs to one of few mappings around it; which one, only its tag can tell.
 const COMMENT_TRIES: usize = 32;
 
@@ -48,6 +50,43 @@ pub(super) struct Walk<'a> {
 enum Step<'a> {
     Key(&'a str),
     Index(usize),
+}
+
+/// A collection that is being walked, without recursion, and what held when it began.
+struct Level<'a> {
+    node: &'a Node,
+    reach: Reach,
+    /// Which child is next.
+    next: usize,
+    path: usize,
+    trail: usize,
+    aliased: usize,
+    /// Keys so far, of a mapping.
+    seen: HashSet<&'a str>,
+    /// Items that turned out to be comments, by index, of a sequence.
+    comments: Vec<(usize, Secret<String>)>,
+}
+
+impl<'a> Level<'a> {
+    fn new(node: &'a Node, reach: Reach, walk: &Walk<'_>) -> Self {
+        Self {
+            node,
+            reach,
+            next: 0,
+            path: walk.path.len(),
+            trail: walk.trail.len(),
+            aliased: walk.aliased,
+            seen: HashSet::new(),
+            comments: Vec::new(),
+        }
+    }
+}
+
+/// What became of a node.
+enum Visit<'a> {
+    Done,
+    Comment(Secret<String>),
+    Collection(Level<'a>),
 }
 
 impl<'a> Walk<'a> {
@@ -85,9 +124,20 @@ impl<'a> Walk<'a> {
     /// Walks one document; an empty one is nothing.
     pub(super) fn document(&mut self, root: &'a Node) -> Result<(), SopsError> {
         match &root.kind {
-            Kind::Mapping(entries) => self.mapping(entries, Reach::default())?,
-            _ if scalar::of(root) == Some(Scalar::Null) => {}
-            _ => return Err(self.error(root, ValueError::Root)),
+            Kind::Mapping(_) => {}
+            _ if scalar::of(root) == Some(Scalar::Null) => return Ok(()),
+            _ => return Err(SopsError::Root { line: Position::of(self.text, root.span.start).line }),
+        }
+        let mut open = vec![Level::new(root, Reach::default(), self)];
+        while let Some(mut level) = open.pop() {
+            self.path.truncate(level.path);
+            self.trail.truncate(level.trail);
+            self.aliased = level.aliased;
+            let Some(visit) = self.next(&mut level)? else { continue };
+            open.push(level);
+            if let Visit::Collection(inner) = visit {
+                open.push(inner);
+            }
         }
         self.first = false;
         Ok(())
@@ -99,51 +149,82 @@ impl<'a> Walk<'a> {
         (self.edits, self.leaves, self.mac)
     }
 
-    fn node(&mut self, node: &'a Node, reach: Reach) -> Result<(), SopsError> {
-        if self.aliased > 0 {
-            self.expanded += 1;
-        }
-        if self.expanded > MAX_NODES || self.trail.len() + self.aliased > MAX_DEPTH * 2 {
-            return Err(self.error(node, ValueError::Expands));
-        }
-        match &node.kind {
-            Kind::Scalar { value, .. } => match self.scalar(node, value.expose(), reach)? {
-                None => Ok(()),
-                Some(_) => Err(self.error(node, ValueError::Comment)),
+    /// Visits the next child of `level`; `None` when it has no more.
+    fn next(&mut self, level: &mut Level<'a>) -> Result<Option<Visit<'a>>, SopsError> {
+        let at = level.next;
+        level.next += 1;
+        match &level.node.kind {
+            Kind::Mapping(entries) => match entries.get(at) {
+                Some((key, value)) => self.entry(level, key, value).map(Some),
+                None => Ok(None),
             },
-            Kind::Sequence(items) => self.sequence(node, items, reach),
-            Kind::Mapping(entries) => self.mapping(entries, reach),
-            Kind::Alias(id) => {
-                let target = *self.anchors.get(id).ok_or_else(|| self.error(node, ValueError::Expands))?;
-                self.aliased += 1;
-                self.node(target, reach)?;
-                self.aliased -= 1;
-                Ok(())
-            }
+            Kind::Sequence(items) => match items.get(at) {
+                Some(item) => self.item(level, at, item).map(Some),
+                None => self.end_of_list(level, items).map(|()| None),
+            },
+            Kind::Scalar { .. } | Kind::Alias(_) => Ok(None),
         }
     }
 
-    fn mapping(&mut self, entries: &'a [(Node, Node)], reach: Reach) -> Result<(), SopsError> {
-        let mut seen = HashSet::new();
-        for (key, value) in entries {
-            let name = self.key(key)?;
-            if self.trail.is_empty() && name == "sops" {
-                continue;
-            }
-            if self.first && self.format == Format::Yaml && !seen.insert(name) {
-                self.trail.push(Step::Key(name));
-                return Err(self.error(key, ValueError::Duplicate));
-            }
-            self.comments_before(key.start());
-            let length = self.path.len();
-            self.trail.push(Step::Key(name));
-            self.path.push_str(name);
-            self.path.push(':');
-            self.node(value, self.rule.below(reach, name))?;
-            self.path.truncate(length);
-            self.trail.pop();
+    fn entry(
+        &mut self,
+        level: &mut Level<'a>,
+        key: &'a Node,
+        value: &'a Node,
+    ) -> Result<Visit<'a>, SopsError> {
+        let name = self.key(key)?;
+        if self.trail.is_empty() && name == "sops" {
+            return Ok(Visit::Done);
         }
-        Ok(())
+        self.comments_before(key.start());
+        self.trail.push(Step::Key(name));
+        if self.first && self.format == Format::Yaml && !level.seen.insert(name) {
+            return Err(self.error(key, ValueError::Duplicate));
+        }
+        self.path.push_str(name);
+        self.path.push(':');
+        match self.node(value, self.rule.below(level.reach, name))? {
+            Visit::Comment(_) => Err(self.error(value, ValueError::Comment)),
+            visit => Ok(visit),
+        }
+    }
+
+    fn item(&mut self, level: &mut Level<'a>, index: usize, item: &'a Node) -> Result<Visit<'a>, SopsError> {
+        self.comments_before(item.start());
+        self.trail.push(Step::Index(index));
+        let visit = self.node(item, level.reach)?;
+        if let Visit::Comment(comment) = visit {
+            level.comments.push((index, comment));
+            return Ok(Visit::Done);
+        }
+        Ok(visit)
+    }
+
+    fn end_of_list(&mut self, level: &Level<'a>, items: &[Node]) -> Result<(), SopsError> {
+        if level.comments.is_empty() || level.aliased > 0 {
+            return Ok(());
+        }
+        let list = level.node;
+        cut::comments(self.text, &list.span, items, &level.comments, &mut self.edits)
+            .ok_or_else(|| self.error(list, ValueError::Comment))
+    }
+
+    fn node(&mut self, node: &'a Node, reach: Reach) -> Result<Visit<'a>, SopsError> {
+        let node = match &node.kind {
+            Kind::Alias(id) => {
+                self.aliased += 1;
+                *self.anchors.get(id).ok_or_else(|| self.error(node, ValueError::Expands))?
+            }
+            _ => node,
+        };
+        self.expanded += usize::from(self.aliased > 0);
+        if self.expanded > MAX_EXPANDED || self.trail.len() + self.aliased > MAX_DEPTH {
+            return Err(self.error(node, ValueError::Expands));
+        }
+        match node.text() {
+            Some(value) => Ok(self.scalar(node, value, reach)?.map_or(Visit::Done, Visit::Comment)),
+            None => Ok(Visit::Collection(Level::new(node, reach, self))),
+        }
     }
 
     /// The text of a key, which is a string to go-yaml.
@@ -156,27 +237,6 @@ impl<'a> Walk<'a> {
             (Some(Scalar::Str), Some(text)) => Ok(text),
             _ => Err(self.error(key, ValueError::Key)),
         }
-    }
-
-    fn sequence(&mut self, list: &'a Node, items: &'a [Node], reach: Reach) -> Result<(), SopsError> {
-        let mut comments = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            self.comments_before(item.start());
-            self.trail.push(Step::Index(index));
-            match &item.kind {
-                Kind::Scalar { value, .. } => {
-                    let comment = self.scalar(item, value.expose(), reach)?;
-                    comments.extend(comment.map(|comment| (index, comment)));
-                }
-                _ => self.node(item, reach)?,
-            }
-            self.trail.pop();
-        }
-        if comments.is_empty() || self.aliased > 0 {
-            return Ok(());
-        }
-        cut::comments(self.text, &list.span, items, &comments, &mut self.edits)
-            .ok_or_else(|| self.error(list, ValueError::Comment))
     }
 
     /// Opens one scalar, or takes it into the MAC as it is. Returns the comment that it turns out to be.
