@@ -187,12 +187,12 @@ impl HelmCli {
     async fn render(&self, call: &HelmCall) -> Result<Secret<String>, HelmError> {
         let Arguments { args, files, names } = arguments(call)?;
         let output = self.run(args, files, call.chart.clone(), call.deadline).await?;
-        let message = message(&output, call, &names);
         if output.code != 0 {
+            let message = message(&output, call, &names);
             return Err(self.explain(message, call.deadline).await);
         }
-        if !message.is_empty() {
-            tracing::debug!(helm = message, "helm wrote messages");
+        if !output.stderr.expose().is_empty() && tracing::enabled!(tracing::Level::DEBUG) {
+            tracing::debug!(helm = message(&output, call, &names), "helm wrote messages");
         }
         into_text(output.stdout).ok_or(HelmError::NotText)
     }

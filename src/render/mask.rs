@@ -178,4 +178,13 @@ mod tests {
         assert_eq!(placeholder("plain").len(), "<masked:abcd>".len());
         assert_ne!(placeholder("plain"), placeholder("plain2"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_opened_is_left(before in "[a-z:{}\\[\\]|>&*!#'\" \n-]{0,30}", after in "[a-z:{}\\[\\]|>'\" \n-]{0,30}") {
+            let known = Redactor::new(&[Secret::new("STRONGROOM-MARKER".to_owned())]);
+            let stream = format!("apiVersion: v1\nkind: A\na: {before}STRONGROOM-MARKER{after}\n");
+            proptest::prop_assert!(!mask(&stream, &known).unwrap().contains("MARKER"));
+        }
+    }
 }

@@ -8,9 +8,12 @@
 //!
 //! Where helm would notice that a key of a *value file* is not a map, the document replaces it instead.
 
+mod grammar;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use self::grammar::{Kind, Reader};
 use crate::document::edit::{push, quote_into};
 use crate::document::value::Value as Data;
 use crate::fault::{Class, Fault};
@@ -253,7 +256,7 @@ impl Sets {
     }
 
     fn apply(&mut self, kind: Kind, line: &str) -> Result<(), SetError> {
-        let mut reader = Reader { kind, rest: line, last: Vec::new() };
+        let mut reader = Reader::new(kind, line);
         while let Some((path, value)) = reader.assignment()? {
             self.put(kind, &path, value)?;
         }
@@ -284,9 +287,9 @@ impl Sets {
     fn apply_files(&mut self, files: &[(String, Secret<Vec<u8>>)]) -> Result<(), SetError> {
         for (key, content) in files {
             let line = format!("{key}=");
-            let mut reader = Reader { kind: Kind::File, rest: &line, last: Vec::new() };
+            let mut reader = Reader::new(Kind::File, &line);
             let Some((path, Value::Text(rest))) = reader.assignment()? else { continue };
-            if !rest.expose().is_empty() || !reader.rest.is_empty() {
+            if !rest.expose().is_empty() || !reader.is_at_end() {
                 return Err(reader.name_error(&path, "is more than one key"));
             }
             let value = match std::str::from_utf8(content.expose()) {
@@ -713,186 +716,6 @@ fn spell_key(key: &str, out: &mut String) {
     }
 }
 
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Kind {
-    File,
-    Json,
-    Literal,
-    Set,
-    String,
-}
-
-impl Kind {
-    const fn flag(self) -> &'static str {
-        match self {
-            Self::File => "--set-file",
-            Self::Json => "--set-json",
-            Self::Literal => "--set-literal",
-            Self::Set => "--set",
-            Self::String => "--set-string",
-        }
-    }
-
-    fn not_json(self, key: &str, error: &serde_json::Error) -> SetError {
-        let key = key.to_owned();
-        SetError::Json { flag: self.flag(), key, line: error.line(), column: error.column() }
-    }
-}
-
-/// Reads assignments off one flag.
-struct Reader<'a> {
-    kind: Kind,
-    rest: &'a str,
-    /// The path of the assignment before, for messages.
-    last: Vec<Step>,
-}
-
-impl Reader<'_> {
-    /// The next assignment; `None` at the end.
-    fn assignment(&mut self) -> Result<Option<(Vec<Step>, Value)>, SetError> {
-        let Some(path) = self.path()? else { return Ok(None) };
-        let value = match self.kind {
-            Kind::Literal => Value::Text(Secret::new(std::mem::take(&mut self.rest).to_owned())),
-            Kind::Json => self.json(&path)?,
-            Kind::File | Kind::Set | Kind::String => match self.rest.strip_prefix('{') {
-                Some(rest) if self.kind != Kind::File => {
-                    self.rest = rest;
-                    self.list(&path)?
-                }
-                _ => {
-                    let text = self.until(&[',']).0;
-                    self.value(text)
-                }
-            },
-        };
-        self.last.clone_from(&path);
-        Ok(Some((path, value)))
-    }
-
-    fn path(&mut self) -> Result<Option<Vec<Step>>, SetError> {
-        let stops: &[char] =
-            if self.kind == Kind::Literal { &['=', '[', '.'] } else { &['=', '[', ',', '.'] };
-        let mut path = Vec::new();
-        loop {
-            let (key, stop) = self.until(stops);
-            if stop.is_none() && key.is_empty() {
-                return Ok(None);
-            }
-            path.push(Step::Key(key));
-            match stop {
-                Some('=') => return Ok(Some(path)),
-                Some('.') => self.check_depth(&path)?,
-                Some('[') => {
-                    if self.indexes(&mut path)? == '=' {
-                        return Ok(Some(path));
-                    }
-                }
-                _ => return Err(self.no_value()),
-            }
-        }
-    }
-
-    /// One index or several, up to the `=` or `.` after them, which is returned.
-    fn indexes(&mut self, path: &mut Vec<Step>) -> Result<char, SetError> {
-        loop {
-            let (text, end) = self.until(&[']']);
-            match (text.parse(), end) {
-                (Ok(index), Some(_)) if index <= HIGHEST_INDEX => path.push(Step::Index(index)),
-                _ => return Err(SetError::Index { flag: self.kind.flag(), key: spell(path) }),
-            }
-            self.check_depth(path)?;
-            match self.until(&['[', '.', '=']) {
-                (text, Some(_)) if !text.is_empty() => {
-                    return Err(self.name_error(path, "is followed by more text"));
-                }
-                (_, Some('[')) => {}
-                (_, Some(stop)) => return Ok(stop),
-                (_, None) => return Err(self.no_value()),
-            }
-        }
-    }
-
-    fn check_depth(&self, path: &[Step]) -> Result<(), SetError> {
-        let count = |wanted: fn(&&Step) -> bool| path.iter().filter(wanted).count();
-        let deepest =
-            count(|step| matches!(step, Step::Key(_))).max(count(|step| matches!(step, Step::Index(_))));
-        if deepest > DEEPEST_NAME {
-            Err(self.name_error(&path[..1], "has too many levels below it"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn list(&mut self, path: &[Step]) -> Result<Value, SetError> {
-        let mut items = Vec::new();
-        loop {
-            let (text, stop) = self.until(&[',', '}']);
-            if stop.is_none() {
-                return Err(SetError::OpenList { flag: self.kind.flag(), key: spell(path) });
-            }
-            items.push(self.value(text));
-            if stop == Some('}') {
-                self.rest = self.rest.strip_prefix(',').unwrap_or(self.rest);
-                return Ok(Value::List(items));
-            }
-        }
-    }
-
-    fn value(&self, text: String) -> Value {
-        if self.kind == Kind::Set { Value::typed(text) } else { Value::Text(Secret::new(text)) }
-    }
-
-    fn json(&mut self, path: &[Step]) -> Result<Value, SetError> {
-        if self.skip_blanks_and_comma() {
-            return Ok(Value::Null);
-        }
-        let mut stream = serde_json::Deserializer::from_str(self.rest).into_iter();
-        let value = match stream.next() {
-            Some(Ok(value)) => value,
-            Some(Err(error)) => return Err(self.kind.not_json(&spell(path), &error)),
-            None => return Ok(Value::Null),
-        };
-        self.rest = &self.rest[stream.byte_offset()..];
-        self.skip_blanks_and_comma();
-        Ok(Value::from_json(value))
-    }
-
-    /// Whether nothing but blanks stood before the next comma or the end.
-    fn skip_blanks_and_comma(&mut self) -> bool {
-        self.rest = self.rest.trim_start();
-        if let Some(rest) = self.rest.strip_prefix(',') {
-            self.rest = rest;
-            return true;
-        }
-        self.rest.is_empty()
-    }
-
-    /// The text up to one of `stops`, which is consumed. A backslash makes the next character plain.
-    fn until(&mut self, stops: &[char]) -> (String, Option<char>) {
-        let mut text = String::new();
-        let mut chars = self.rest.chars();
-        let stop = loop {
-            match chars.next() {
-                Some(c) if stops.contains(&c) => break Some(c),
-                Some('\\') if self.kind != Kind::Literal => text.extend(chars.next()),
-                Some(c) => text.push(c),
-                None => break None,
-            }
-        };
-        self.rest = chars.as_str();
-        (text, stop)
-    }
-
-    fn no_value(&self) -> SetError {
-        let after = if self.last.is_empty() { "the first key".to_owned() } else { spell(&self.last) };
-        SetError::NoValue { flag: self.kind.flag(), after }
-    }
-
-    fn name_error(&self, path: &[Step], problem: &'static str) -> SetError {
-        SetError::Name { flag: self.kind.flag(), key: spell(path), problem }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1043,5 +866,25 @@ mod tests {
         let flags = Flags { json: secrets(&["a={\"b\": STRONGROOM-MARKER}"]), ..Flags::default() };
         let message = Sets::parse(&flags).unwrap_err().to_string();
         assert_eq!(message, "--set-json: the value of a is not JSON (line 1, column 7)");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_flag_is_parsed_or_refused(line in "([a-c.=,{}\\[\\]\\\\0-3 \"]|\\PC){0,40}") {
+            let line = vec![Secret::new(line)];
+            for flags in [
+                Flags { set: line.clone(), ..Flags::default() },
+                Flags { json: line.clone(), ..Flags::default() },
+                Flags { literal: line.clone(), ..Flags::default() },
+                Flags { file: vec![(line[0].expose().clone(), Secret::default())], ..Flags::default() },
+            ] {
+                if let Ok(sets) = Sets::parse(&flags) {
+                    let rendered = sets.render().unwrap();
+                    for document in rendered.documents {
+                        serde_json::from_str::<serde_json::Value>(document.expose()).unwrap();
+                    }
+                }
+            }
+        }
     }
 }
