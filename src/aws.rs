@@ -69,6 +69,7 @@ pub struct Aws {
 /// Where an emulator listens, and what it is told.
 struct Emulator {
     endpoint: String,
+    region: String,
     credentials: Credentials,
 }
 
@@ -78,9 +79,14 @@ impl Aws {
         Self::default()
     }
 
-    /// Every service is at `endpoint` and gets these `credentials`, whatever the environment says.
-    pub fn emulated(endpoint: impl Into<String>, credentials: Credentials) -> Self {
-        let emulator = Emulator { endpoint: endpoint.into(), credentials };
+    /// Every service is at `endpoint` and gets these `credentials`, whatever the environment says, and is asked in
+    /// `region` where no other is named.
+    pub fn emulated(
+        endpoint: impl Into<String>,
+        region: impl Into<String>,
+        credentials: Credentials,
+    ) -> Self {
+        let emulator = Emulator { endpoint: endpoint.into(), region: region.into(), credentials };
         Self { emulator: Some(emulator), ..Self::default() }
     }
 
@@ -121,8 +127,8 @@ impl Aws {
             loader = loader.profile_name(profile);
         }
         let mut region = connection.region.clone();
-        if let Some(Emulator { endpoint, credentials }) = &self.emulator {
-            region.get_or_insert_with(|| "us-east-1".to_owned());
+        if let Some(Emulator { endpoint, region: own, credentials }) = &self.emulator {
+            region.get_or_insert_with(|| own.clone());
             loader = loader
                 .endpoint_url(endpoint)
                 .credentials_provider(credentials.clone())
@@ -415,7 +421,7 @@ mod tests {
 
     async fn ask(endpoint: &str, connection: &Connection) -> Result<Vec<u8>, AwsError> {
         let credentials = Credentials::new("id", "STRONGROOM-MARKER", None, None, "test");
-        let config = Aws::emulated(endpoint, credentials).config(connection).await?;
+        let config = Aws::emulated(endpoint, "us-east-1", credentials).config(connection).await?;
         let answer = Client::new(&config).decrypt().ciphertext_blob(Blob::new("x")).send().await;
         Ok(answer.map_err(|error| AwsError::of(&error))?.plaintext.unwrap().into_inner())
     }

@@ -7,6 +7,7 @@
 //! Every reference that fails is reported. An error says the reference as it is spelled; where it holds a nested
 //! reference, the reason is left out, because it could show that one's value.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,6 +27,9 @@ use crate::secret::Secret;
 
 /// Connections are named by references, so the number of those kept is bounded.
 const SOURCES_KEPT: usize = 256;
+
+/// The values of one call, and all texts they are put into, take no more than this, in bytes.
+const MAX_TOTAL: usize = 128 << 20;
 
 /// Resolves references for as many renders as there are.
 pub struct Resolver {
@@ -83,20 +87,23 @@ pub enum RefCause {
     /// Its backend did not give the document.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The document is no text.
-    #[error("the document is binary: {0}")]
-    Binary(ParseError),
+    /// The document is no text, or too long.
+    #[error("the document cannot be a string: {0}")]
+    Text(ParseError),
     /// The document has no keys.
     #[error("the document is neither YAML nor JSON: {0}")]
     Document(ValueError),
     /// The document does not have what the fragment names.
     #[error(transparent)]
     Pick(#[from] PickError),
+    /// Few references to large documents can mean more than there is memory for.
+    #[error("the values of all references together are larger than {MAX_TOTAL} bytes")]
+    TooMuch,
     /// Null, a list or a map, where a text is needed.
     #[error("its value is {0}, which cannot stand inside a text")]
     NotText(&'static str),
     /// It failed, and why could show the value of a nested reference.
-    #[error("{}; the reason is left out, as it could show the value of the reference inside", .0.label())]
+    #[error("{}; the reason is left out, as it could show the value of the reference inside", .0.label().replace('_', " "))]
     Hidden(Class),
 }
 
@@ -110,14 +117,17 @@ impl Fault for RefCause {
             Self::Fetch(error) => error.class(),
             Self::Pick(error) => error.class(),
             Self::Hidden(class) => *class,
-            Self::Option { .. } | Self::Binary(_) | Self::Document(_) | Self::NotText(_) => Class::Invalid,
+            Self::Option { .. } | Self::Text(_) | Self::Document(_) | Self::TooMuch | Self::NotText(_) => {
+                Class::Invalid
+            }
         }
     }
 }
 
 impl RefCause {
     fn of(self, reference: &Reference) -> RefError {
-        let about_nested_only = matches!(self, Self::Grammar(_) | Self::Scheme(_) | Self::NotText(_));
+        let about_nested_only =
+            matches!(self, Self::Grammar(_) | Self::Scheme(_) | Self::TooMuch | Self::NotText(_));
         let hide = reference.nested().next().is_some() && !about_nested_only;
         let cause = if hide { Self::Hidden(self.class()) } else { self };
         RefError { reference: reference.to_string(), cause }
@@ -312,21 +322,56 @@ impl Fetched {
 
     fn text(&self) -> Result<&str, RefCause> {
         let document = self.document.as_ref().map_err(Clone::clone)?;
-        text_of(document.expose()).map_err(RefCause::Binary)
+        text_of(document.expose()).map_err(RefCause::Text)
     }
 
-    fn pick(&self, fragment: Option<&[String]>) -> Result<Value, RefCause> {
+    fn pick(&self, fragment: Option<&[String]>, budget: &Budget) -> Result<Value, RefCause> {
         let text = self.text()?;
-        let Some(keys) = fragment else { return Ok(Value::from(text)) };
+        let Some(keys) = fragment else {
+            budget.spend(text.len())?;
+            return Ok(Value::from(text));
+        };
         let value = self.value.get_or_init(|| Value::parse(text).map_err(RefCause::Document));
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        Ok(value.as_ref().map_err(Clone::clone)?.pick(&keys)?.clone())
+        budget.copy(value.as_ref().map_err(Clone::clone)?.pick(&keys)?)
+    }
+}
+
+/// What is left of [`MAX_TOTAL`].
+struct Budget(Cell<usize>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Cell::new(MAX_TOTAL))
+    }
+}
+
+impl Budget {
+    fn spend(&self, bytes: usize) -> Result<(), RefCause> {
+        self.0.set(self.0.get().checked_sub(bytes).ok_or(RefCause::TooMuch)?);
+        Ok(())
+    }
+
+    fn copy(&self, value: &Value) -> Result<Value, RefCause> {
+        self.spend(bytes_of(value))?;
+        Ok(value.clone())
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    let own = size_of::<Value>();
+    own + match value {
+        Value::Null | Value::Bool(_) => 0,
+        Value::Number(text) | Value::String(text) => text.expose().len(),
+        Value::Sequence(items) => items.iter().map(bytes_of).sum(),
+        Value::Mapping(entries) => entries.iter().map(|(key, value)| key.len() + bytes_of(value)).sum(),
     }
 }
 
 /// What one call has found out so far.
 #[derive(Default)]
 struct Known<'a> {
+    budget: Budget,
     documents: HashMap<Request, Fetched>,
     values: HashMap<&'a Reference, Result<Value, Vec<RefError>>>,
 }
@@ -345,7 +390,7 @@ impl Known<'_> {
 
     fn pick(&self, plan: &Plan) -> Result<Value, RefCause> {
         let fetched = self.documents.get(&plan.request).expect("every planned document was fetched");
-        match (fetched.pick(plan.target.fragment.as_deref()), &plan.target.missing) {
+        match (fetched.pick(plan.target.fragment.as_deref(), &self.budget), &plan.target.missing) {
             (Err(cause), Missing::Empty) if cause.class() == Class::NotFound => Ok(Value::from("")),
             (Err(cause), Missing::Default(text)) if cause.class() == Class::NotFound => {
                 Ok(Value::from(text.as_str()))
@@ -386,7 +431,8 @@ impl Known<'_> {
 
     fn fill(&self, expression: &Expression) -> Result<Value, Vec<RefError>> {
         if let Some(reference) = expression.whole() {
-            return self.value(reference).clone();
+            let value = self.value(reference).as_ref().map_err(Clone::clone)?;
+            return self.budget.copy(value).map_err(|cause| vec![cause.of(reference)]);
         }
         let mut texts = self.texts(expression.references(), true)?.into_iter();
         let pieces = expression.parts().iter().map(|part| match part {
@@ -396,6 +442,9 @@ impl Known<'_> {
         let pieces: Vec<_> = pieces.collect();
         // The size is known before, so that no half-built secret is left behind by growing.
         let size = pieces.iter().map(|piece| piece.expose().len()).sum();
+        if let (Some(first), Err(cause)) = (expression.references().next(), self.budget.spend(size)) {
+            return Err(vec![cause.of(first)]);
+        }
         let mut filled = Secret::new(String::with_capacity(size));
         filled.expose_mut().extend(pieces.iter().map(|piece| piece.expose().as_str()));
         Ok(Value::String(filled))
@@ -554,7 +603,10 @@ mod tests {
                 "ref+store://denied?optional=true",
                 "Denied ref+store://denied?optional=true: the store says no",
             ),
-            ("ref+store://binary", "Invalid ref+store://binary: the document is binary: not UTF-8 (line 1)"),
+            (
+                "ref+store://binary",
+                "Invalid ref+store://binary: the document cannot be a string: not UTF-8 (line 1)",
+            ),
             ("ref+store://text#/a", "NotFound ref+store://text#/a: no key \"a\" in a string"),
             (
                 "x ref+store://doc#/null",
@@ -582,7 +634,7 @@ mod tests {
             ("ref+store://ref+store://absent+#/user", "NotFound ref+store://absent: no document absent"),
             (
                 "ref+store://ref+store://text+",
-                "NotFound ref+store://ref+store://text+: not_found; the reason is left out, as it could show the value of the reference inside",
+                "NotFound ref+store://ref+store://text+: not found; the reason is left out, as it could show the value of the reference inside",
             ),
             (
                 "ref+store://ref+store://doc#/list+/x",
@@ -658,6 +710,21 @@ mod tests {
             resolve_all(&resolver, &[&format!("ref+store://doc?c={number}")]).await.remove(0).unwrap();
         }
         assert!(resolver.sources.lock().unwrap().len() <= SOURCES_KEPT, "however many a repository names");
+    }
+
+    #[tokio::test]
+    async fn few_references_cannot_fill_the_memory() {
+        let mut resolver = resolver("store");
+        let large = "STRONGROOM-MARKER".repeat(1 << 19);
+        resolver.ambient.environment = [("large", large)].into_iter().collect();
+        let texts: Vec<_> = (0..16).map(|number| format!("ref+store://large {number}")).collect();
+        let expressions: Vec<_> = texts.iter().filter_map(|text| Expression::parse(text)).collect();
+        let values = resolver.resolve(&Scope::default(), &expressions.iter().collect::<Vec<_>>()).await;
+        let errors = values.last().unwrap().as_ref().unwrap_err();
+        assert_eq!(
+            report(&errors[0]),
+            "ref+store://large: the values of all references together are larger than 134217728 bytes"
+        );
     }
 
     #[tokio::test]

@@ -1,0 +1,128 @@
+//! What references mean, row by row of `vals/rows.yaml`, to Strongroom and to the real vals.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_credential_types::Credentials;
+use serde::Deserialize;
+use strongroom::aws::Aws;
+use strongroom::document::value::Value;
+use strongroom::document::{self, Format};
+use strongroom::environment::Environment;
+use strongroom::fault::{Class, Fault};
+use strongroom::policy::AllowList;
+use strongroom::refs::ambient::Ambient;
+use strongroom::refs::resolve::Resolver;
+use strongroom::refs::scan::{apply, scan};
+use strongroom::scope::Scope;
+use support::moto::Moto;
+use support::process::Run;
+use support::repository::Repository;
+use support::tools::tool;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    environment: BTreeMap<String, String>,
+    files: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
+    parameters: BTreeMap<String, String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: String,
+    input: String,
+    expect: Option<String>,
+    error: Option<String>,
+    vals: String,
+}
+
+/// Data to compare, or the label of the failure's class.
+type Outcome = Result<serde_json::Value, String>;
+
+#[tokio::test]
+async fn references_mean_what_the_table_says_here_and_in_vals() {
+    let table: Table = serde_yaml::from_str(include_str!("vals/rows.yaml")).unwrap();
+    let (repository, moto) = world(&table);
+    let resolver = resolver(&table, &moto);
+    let mut wrong = Vec::new();
+    for row in &table.rows {
+        let expected: Outcome = match (&row.expect, &row.error) {
+            (Some(text), None) => Ok(data(text).expect(&row.name)),
+            (None, Some(class)) => Err(class.clone()),
+            _ => panic!("{}: either expect or error", row.name),
+        };
+        let ours = evaluate(&resolver, &repository.path(), &row.input).await;
+        if ours != expected {
+            wrong.push(format!("{}: {ours:?} here, not {expected:?}", row.name));
+        }
+        let theirs = vals(&table, &moto, &repository.path(), &row.input);
+        let same = match (&theirs, &expected) {
+            (Ok(theirs), Ok(expected)) => theirs == expected,
+            (theirs, expected) => theirs.is_err() && expected.is_err(),
+        };
+        if same != (row.vals == "same") {
+            wrong.push(format!("{}: {theirs:?} in vals, and the row says {:?}", row.name, row.vals));
+        }
+        assert!(row.vals == "same" || row.vals.starts_with("differs: "), "{}", row.name);
+    }
+    assert!(wrong.is_empty(), "{} rows are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn world(table: &Table) -> (Repository, Moto) {
+    let repository = Repository::new();
+    for (name, content) in &table.files {
+        repository.write(name, content);
+    }
+    let moto = Moto::start();
+    for (name, value) in &table.secrets {
+        moto.create_secret(name, value);
+    }
+    for (name, value) in &table.parameters {
+        moto.create_parameter(name, value);
+    }
+    (repository, moto)
+}
+
+fn resolver(table: &Table, moto: &Moto) -> Resolver {
+    let credentials = Credentials::new("test", "test", None, None, "moto");
+    let aws = Aws::emulated(moto.url(), support::moto::REGION, credentials);
+    let ambient = Ambient {
+        environment: table.environment.clone().into_iter().collect::<Environment>(),
+        aws: Arc::new(aws),
+        keyring: Arc::default(),
+        envsubst: None,
+    };
+    Resolver::new(ambient, Arc::new(AllowList::everything()))
+}
+
+async fn evaluate(resolver: &Resolver, repository: &Path, input: &str) -> Outcome {
+    let scope =
+        Scope { repository: Some(repository.into()), directory: Some(repository.into()), ..Scope::default() };
+    let stream = document::parse(input, Format::Yaml).expect("a row is YAML");
+    let found = scan(&stream);
+    let expressions: Vec<_> = found.iter().map(|found| &found.expression).collect();
+    let values = resolver.resolve(&scope, &expressions).await.into_iter();
+    let class = |class: Class| class.label().to_owned();
+    let values: Vec<_> = values.collect::<Result<_, _>>().map_err(|errors| class(errors[0].class()))?;
+    let edits = apply(input, &found, &values).map_err(|error| class(error.class()))?;
+    data(edits.apply(input).expect("edits of one text fit together").expose())
+}
+
+fn vals(table: &Table, moto: &Moto, repository: &Path, input: &str) -> Outcome {
+    let run = Run::new(tool("vals")).args(["eval", "-f", "-"]).directory(repository).stdin(input);
+    let output =
+        run.env("PATH", "/usr/bin:/bin").envs(table.environment.clone()).envs(moto.environment()).output();
+    if output.status.success() { data(&output.stdout) } else { Err(output.stderr) }
+}
+
+fn data(text: &str) -> Outcome {
+    let value = Value::parse(text).map_err(|error| error.to_string())?;
+    Ok(serde_json::from_str(value.to_flow().expose()).expect("a flow value is JSON"))
+}
