@@ -24,11 +24,12 @@ impl Fault for LogError {
     }
 }
 
-/// Starts logging as the operator says. Libraries other than Strongroom are never logged below `warn`: some of them
+/// Starts logging as the operator says, else at `usual_level`. Libraries other than Strongroom are never logged below `warn`: some of them
 /// print request bodies.
-pub fn start(operator: &Operator) -> Result<(), LogError> {
-    let invalid = || LogError { level: operator.log.clone() };
-    let mut filter = EnvFilter::try_new(&operator.log).map_err(|_| invalid())?;
+pub fn start(operator: &Operator, usual_level: &str) -> Result<(), LogError> {
+    let level = operator.log.as_deref().unwrap_or(usual_level);
+    let invalid = || LogError { level: level.to_owned() };
+    let mut filter = EnvFilter::try_new(level).map_err(|_| invalid())?;
     for library in [
         "aws_config",
         "aws_sigv4",

@@ -20,16 +20,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Secret<Vec<u8>>, Failure> {
-    strongroom::logs::start(&cli.operator)?;
+    strongroom::logs::start(&cli.operator, cli.command.usual_log_level())?;
     let environment = Environment::of_process();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
-    runtime.block_on(async {
-        tokio::select! {
-            output = commands::run(cli, environment) => output,
-            signal = signals::termination() => Err(Failure::stopped(signal)),
-        }
-    })
+    runtime.block_on(commands::run(cli, environment, signals::termination()))
 }
 
 /// The result goes out in one piece and only when it is whole.

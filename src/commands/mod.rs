@@ -4,9 +4,11 @@ mod assembly;
 mod docs;
 mod generate;
 mod open;
+mod serve;
 mod template;
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -77,11 +79,29 @@ const fn exit_code(class: Class) -> u8 {
     }
 }
 
-/// Runs the command and returns what goes to stdout.
-pub async fn run(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Failure> {
+/// Runs the command and returns what goes to stdout. What `stop` says first ends it.
+pub async fn run(
+    cli: Cli,
+    environment: Environment,
+    stop: impl Future<Output = Termination> + Send,
+) -> Result<Secret<Vec<u8>>, Failure> {
+    if let Command::Serve(args) = &cli.command {
+        return serve::run(args, assembly::renderer(&cli.operator, Trust::Application, &environment)?, stop)
+            .await;
+    }
+    tokio::select! {
+        output = once(cli, environment) => output,
+        signal = stop => Err(Failure::stopped(signal)),
+    }
+}
+
+/// A command that ends by itself.
+async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Failure> {
     let operator = cli.operator;
     let renderer = |trust| assembly::renderer(&operator, trust, &environment);
     match cli.command {
+        Command::Serve(_) => unreachable!("it does not end by itself"),
+        Command::Health(args) => serve::health(&args).await,
         Command::Generate(args) => generate::run(&args, &renderer(Trust::Application)?, &environment).await,
         Command::Template(args) => template::run(&args, &renderer(Trust::Person)?).await,
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,

@@ -7,7 +7,10 @@
 pub mod application;
 pub mod operator;
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -45,6 +48,10 @@ pub enum Command {
     /// Reads ARGOCD_APP_NAME, ARGOCD_APP_NAMESPACE, KUBE_VERSION, KUBE_API_VERSIONS, ARGOCD_ENV_* and
     /// ARGOCD_APP_PARAMETERS. Manifests go to stdout; on failure stdout stays empty and stderr says why.
     Generate(Generate),
+    /// Serve Argo CD's repo-server on a unix socket: the sidecar's way in, which takes no argocd-cmp-server.
+    Serve(Serve),
+    /// Ask the server on the socket whether it serves, for exec probes.
+    Health(Health),
     /// Render a chart, or an Argo CD Application, from a terminal. Secrets are masked.
     Template(Box<Template>),
     /// Print what a SOPS file opens to.
@@ -66,6 +73,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The log level where the operator names none. What a one-shot command logs would stand in its error message.
+    pub const fn usual_log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            _ => "error",
+        }
+    }
+}
+
 /// A page of the documentation that is made from a table.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Page {
@@ -81,6 +98,69 @@ pub struct Generate {
     /// The repository's root; found from ARGOCD_APP_SOURCE_PATH, else from the nearest .git.
     #[arg(long, value_name = "DIR")]
     pub repository: Option<PathBuf>,
+    /// Render for Argo CD's source hydrator too, which commits opened secrets to git.
+    #[arg(long, env = "STRONGROOM_ALLOW_HYDRATOR")]
+    pub allow_hydrator: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Folder of the plugins' sockets, shared with the repo-server.
+    #[arg(
+        long,
+        env = "ARGOCD_PLUGINSOCKFILEPATH",
+        value_name = "DIR",
+        default_value = "/home/argocd/cmp-server/plugins"
+    )]
+    pub plugins_dir: PathBuf,
+    /// The plugin's configuration; without the file the plugin is called `strongroom` and discovers nothing.
+    #[arg(
+        long,
+        env = "STRONGROOM_PLUGIN_CONFIG",
+        value_name = "FILE",
+        default_value = "/home/argocd/cmp-server/config/plugin.yaml"
+    )]
+    pub plugin_config: PathBuf,
+    /// Where applications are unpacked; best a memory-backed volume.
+    #[arg(long, env = "ARGOCD_CMP_WORKDIR", value_name = "DIR", default_value = "/tmp")]
+    pub workdir: PathBuf,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "STRONGROOM_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8087")]
+    pub http: SocketAddr,
+    /// How many applications are rendered at once; as many as there are cores by default.
+    #[arg(long, env = "STRONGROOM_RENDERS", value_name = "NUMBER")]
+    pub renders: Option<NonZeroUsize>,
+    /// How long running renders may go on after SIGTERM.
+    #[arg(long, env = "STRONGROOM_GRACE", value_name = "SECONDS", default_value = "25", value_parser = operator::seconds)]
+    pub grace: Duration,
+    /// Largest message either way, in MiB.
+    #[arg(long, env = "ARGOCD_GRPC_MAX_SIZE_MB", value_name = "MIB", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub message_limit: u16,
+    /// Render for Argo CD's source hydrator too, which commits opened secrets to git.
+    #[arg(long, env = "STRONGROOM_ALLOW_HYDRATOR")]
+    pub allow_hydrator: bool,
+}
+
+/// Arguments of `health`.
+#[derive(Args, Debug)]
+pub struct Health {
+    /// Folder of the plugins' sockets.
+    #[arg(
+        long,
+        env = "ARGOCD_PLUGINSOCKFILEPATH",
+        value_name = "DIR",
+        default_value = "/home/argocd/cmp-server/plugins"
+    )]
+    pub plugins_dir: PathBuf,
+    /// The plugin's configuration.
+    #[arg(
+        long,
+        env = "STRONGROOM_PLUGIN_CONFIG",
+        value_name = "FILE",
+        default_value = "/home/argocd/cmp-server/config/plugin.yaml"
+    )]
+    pub plugin_config: PathBuf,
 }
 
 /// Arguments of `template`: helm's own, and a few.

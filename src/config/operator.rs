@@ -49,9 +49,9 @@ pub struct Operator {
     /// How long one render may take.
     #[arg(long, global = true, env = "STRONGROOM_TIMEOUT", value_name = "SECONDS", default_value = "90", value_parser = seconds)]
     pub timeout: Duration,
-    /// Log level, or a filter such as `info,strongroom::refs=debug`.
-    #[arg(long, global = true, env = "STRONGROOM_LOG", value_name = "LEVEL", default_value = "error")]
-    pub log: String,
+    /// Log level, or a filter such as `info,strongroom::refs=debug`; `info` for `serve`, else `error`.
+    #[arg(long, global = true, env = "STRONGROOM_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
     /// How log lines look.
     #[arg(long, global = true, env = "STRONGROOM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -66,7 +66,8 @@ pub enum LogFormat {
     Json,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// A whole number of seconds, up to a day.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err("must be a whole number of seconds, 1 to 86400".to_owned()),

@@ -89,6 +89,9 @@ pub struct HelmCall {
 pub trait Helm: std::fmt::Debug + Send + Sync {
     /// The manifests that helm prints.
     fn template<'a>(&'a self, call: &'a HelmCall) -> BoxFuture<'a, Result<Secret<String>, HelmError>>;
+
+    /// What it says its version is, such as `v3.18.0+gcc58e3f`.
+    fn version(&self, deadline: Instant) -> BoxFuture<'_, Result<String, HelmError>>;
 }
 
 /// Why there are no manifests.
@@ -172,11 +175,14 @@ impl Helm for HelmCli {
     fn template<'a>(&'a self, call: &'a HelmCall) -> BoxFuture<'a, Result<Secret<String>, HelmError>> {
         Box::pin(self.render(call))
     }
+
+    fn version(&self, deadline: Instant) -> BoxFuture<'_, Result<String, HelmError>> {
+        Box::pin(self.ask_version(deadline))
+    }
 }
 
 impl HelmCli {
-    /// What `helm version --short` says, such as `v3.18.0+gcc58e3f`.
-    pub async fn version(&self, deadline: Instant) -> Result<String, HelmError> {
+    async fn ask_version(&self, deadline: Instant) -> Result<String, HelmError> {
         let args = vec!["version".into(), "--short".into()];
         let output = self.run(args, Vec::new(), PathBuf::from("/"), deadline).await?;
         let text =
@@ -236,7 +242,7 @@ impl HelmCli {
         if !message.starts_with("unknown flag: ") {
             return HelmError::Failed { message };
         }
-        let version = self.version(deadline).await.unwrap_or_else(|_| "an unknown version".to_owned());
+        let version = self.ask_version(deadline).await.unwrap_or_else(|_| "an unknown version".to_owned());
         let path = self.path.clone();
         if message.contains(NEWEST_FLAG) {
             HelmError::TooOld { path, version }

@@ -97,19 +97,11 @@ pub enum PlanError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Argo CD's source hydrator would commit the result to git.
-    #[error(
-        "KUBE_VERSION and KUBE_API_VERSIONS are both empty, as the source hydrator sets them, which would commit opened secrets to git"
-    )]
-    Hydrator,
 }
 
 impl Fault for PlanError {
     fn class(&self) -> Class {
-        match self {
-            Self::Hydrator => Class::Denied,
-            Self::NoName | Self::Parameter(_) | Self::Spelling { .. } => Class::Invalid,
-        }
+        Class::Invalid
     }
 }
 
@@ -117,9 +109,6 @@ impl Plan {
     /// The plan that Argo CD's environment asks for. `file` is the text of the app directory's settings file.
     pub fn from_argocd(environment: &Environment, file: Option<&str>) -> Result<Self, PlanError> {
         let name = environment.get("ARGOCD_APP_NAME").ok_or(PlanError::NoName)?;
-        if is_hydrator(environment) {
-            return Err(PlanError::Hydrator);
-        }
         let settings = Settings::read(environment, file)?;
         let or_cluster = |name: &str, variable: &str| {
             settings.string(name).or_else(|| environment.get(variable)).map(str::to_owned)
@@ -164,13 +153,6 @@ pub fn who(environment: &Environment) -> Who {
         repository: text("ARGOCD_APP_SOURCE_REPO_URL"),
         revision: text("ARGOCD_APP_REVISION"),
     }
-}
-
-/// Set but empty: the hydrator. Not set at all: a person or a script.
-fn is_hydrator(environment: &Environment) -> bool {
-    ["KUBE_VERSION", "KUBE_API_VERSIONS"]
-        .iter()
-        .all(|name| environment.get_raw(name).is_some_and(|value| value.is_empty()))
 }
 
 /// An app outside Argo CD's own namespace is called `ns_app`. Neither part can hold an underscore.
@@ -334,14 +316,6 @@ mod tests {
         let plan = plan(&[("ARGOCD_ENV_VALUES", "a: 1"), ("ARGOCD_ENV_VALUES_OBJECT", "a: 2")]).unwrap();
         assert_eq!(plan.values.len(), 1);
         assert!(matches!(&plan.values[0], ValueSource::Inline { text, .. } if text.expose() == "a: 2"));
-    }
-
-    #[test]
-    fn the_hydrator_is_refused_and_a_person_is_not() {
-        let error = plan(&[("KUBE_VERSION", ""), ("KUBE_API_VERSIONS", "")]).unwrap_err();
-        assert_eq!(error.class(), Class::Denied);
-        assert!(plan(&[]).is_ok());
-        assert!(plan(&[("KUBE_VERSION", "1.36.0"), ("KUBE_API_VERSIONS", "")]).is_ok());
     }
 
     #[test]
