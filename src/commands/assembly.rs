@@ -16,6 +16,7 @@ use crate::render::values::Opener;
 use crate::secret::Secret;
 use crate::sops::keys::Keyring;
 use crate::sops::keys::folder::LocalKeys;
+use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::kms::Kms;
 use crate::sops::open::OpenOptions;
 
@@ -63,7 +64,7 @@ pub(super) fn renderer(
 ) -> Result<Renderer, AssemblyError> {
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
     let aws = Arc::new(Aws::new());
-    let keyring = Arc::new(keyring(operator, environment, &policy, &aws)?);
+    let keyring = Arc::new(keyring(operator, trust, environment, &policy, &aws)?);
     let ambient = Ambient {
         environment: environment.clone(),
         aws,
@@ -108,6 +109,7 @@ fn policy(operator: &Operator, trust: Trust) -> Result<AllowList, AssemblyError>
 
 fn keyring(
     operator: &Operator,
+    trust: Trust,
     environment: &Environment,
     policy: &Arc<dyn Authorise>,
     aws: &Arc<Aws>,
@@ -119,6 +121,11 @@ fn keyring(
     let notes = keys.notes();
     let mut holders = keys.into_holders();
     holders.push(Arc::new(Kms::new(aws.clone())));
+    if trust == Trust::Person
+        && let Some(gpg) = Gpg::find(environment)
+    {
+        holders.push(Arc::new(gpg));
+    }
     Ok(Keyring::new(policy.clone(), holders).with_notes(notes))
 }
 

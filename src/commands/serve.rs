@@ -33,9 +33,10 @@ pub(super) async fn run(
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
     let latch = Latch::new(&["helm", "socket"]);
-    let mut registry = Registry::with_prefix("strongroom");
+    let mut registry = Registry::default();
     let helm = renderer.helm.clone();
-    let version = helm.version(renderer.deadline()).await.map_err(|error| Failure::of("start helm", &error))?;
+    let version =
+        helm.version(renderer.deadline()).await.map_err(|error| Failure::of("start helm", &error))?;
     latch.open("helm");
     let plugin = plugin(&args.plugin_config)?;
     let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), &mut registry)?;
