@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_millis(300);
 
 /// A program to run, and the bounds of its run.
 pub struct Program {
-    /// Path of the executable; a bare name is not looked up.
+    /// Path of the executable, relative to our own working directory; a bare name is not looked up.
     pub path: PathBuf,
     /// Arguments, without any secret: every process on the machine can read them.
     pub args: Vec<OsString>,
@@ -161,7 +161,7 @@ impl MemoryFile {
 
     /// A file that holds `content` and cannot be changed.
     pub fn new(content: &[u8]) -> Result<Self, MemoryFileError> {
-        if !std::path::Path::new(Self::DIRECTORY).exists() {
+        if !Path::new(Self::DIRECTORY).exists() {
             return Err(MemoryFileError::NoDirectory { directory: Self::DIRECTORY });
         }
         create(content).map(|file| Self { file }).map_err(MemoryFileError::Create)
@@ -244,12 +244,16 @@ struct Group {
 
 impl Group {
     fn start(program: &mut Program) -> Result<Self, ProcessError> {
-        // A missing working directory would look like a missing program.
-        let present = program.path.is_file();
-        let leader = program.command().spawn().map_err(|source| {
-            let program = program.path.clone();
-            if present { ProcessError::Start { program, source } } else { ProcessError::NotFound { program } }
-        })?;
+        let bare = program.path.components().count() < 2;
+        // Else the working directory, which may be anybody's, would say which program it is.
+        program.path = if bare { program.path.clone() } else { absolute(&program.path) };
+        if bare || !program.path.is_file() {
+            return Err(ProcessError::NotFound { program: program.path.clone() });
+        }
+        let leader = program
+            .command()
+            .spawn()
+            .map_err(|source| ProcessError::Start { program: program.path.clone(), source })?;
         let id = leader.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         Ok(Self { leader, id })
     }
@@ -330,6 +334,11 @@ impl Drop for Group {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// From our own working directory; where that is gone, the path stays as it is and is not found.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// What happens to bytes beyond the limit.
@@ -522,6 +531,19 @@ mod tests {
         program.path = "/nowhere/helm".into();
         let error = program.run().await.unwrap_err();
         assert_eq!(error.to_string(), "/nowhere/helm not found");
+    }
+
+    #[tokio::test]
+    async fn a_program_in_the_working_directory_is_not_taken_for_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("helm");
+        std::fs::copy("/bin/true", &script).unwrap();
+        for path in ["helm", "./helm"] {
+            let mut program = shell("");
+            program.path = path.into();
+            program.directory = directory.path().to_owned();
+            assert!(matches!(program.run().await, Err(ProcessError::NotFound { .. })), "{path}");
+        }
     }
 
     #[tokio::test]
