@@ -130,7 +130,7 @@ pub enum HelmError {
         names: String,
     },
     /// Helm says no.
-    #[error("helm template: {message}")]
+    #[error("render the chart with helm: {message}")]
     Failed {
         /// Its message, cut, cleaned and redacted.
         message: String,
@@ -448,7 +448,7 @@ mod tests {
             echo "password: STRONGROOM-MARKER"; exit 1"#;
         assert_eq!(
             Fake::new(script).run().await.unwrap_err(),
-            "helm template: failed to parse a.yaml: near \"<redacted>\" in templates/a.yaml"
+            "render the chart with helm: failed to parse a.yaml: near \"<redacted>\" in templates/a.yaml"
         );
     }
 
@@ -457,10 +457,10 @@ mod tests {
         let long =
             Fake::new("echo 'Error: bad' >&2; head -c 200000 /dev/zero | tr '\\0' x >&2; exit 1").run().await;
         let long = long.unwrap_err();
-        assert!(long.starts_with("helm template: bad\nxxx") && long.ends_with("x…"), "{long}");
-        assert_eq!(long.len(), "helm template: ".len() + MESSAGE_LIMIT + "…".len());
+        assert!(long.starts_with("render the chart with helm: bad\nxxx") && long.ends_with("x…"), "{long}");
+        assert_eq!(long.len(), "render the chart with helm: ".len() + MESSAGE_LIMIT + "…".len());
         let endless = Fake::new("head -c 300000 /dev/zero >&2; exit 1").run().await.unwrap_err();
-        assert_eq!(endless, "helm template: a message of more than 256 KiB, which is not shown");
+        assert_eq!(endless, "render the chart with helm: a message of more than 256 KiB, which is not shown");
     }
 
     #[tokio::test]
