@@ -13,7 +13,7 @@ encrypt() { # file, text on standard input
 encrypt hello/secrets/database.yaml <<'YAML'
 # The database of the example.
 database:
-    user: hello
+    user: STRONGROOM-MARKER-database-user
     password: STRONGROOM-MARKER-database-password
 YAML
 
