@@ -78,6 +78,13 @@ advisories: ## Check dependencies against known vulnerabilities; needs a network
 	@e2e/tools/get cargo-deny
 	$(STRONGROOM_TOOLS)/cargo-deny check advisories
 
+.PHONY: docs
+docs: ## Write the pages of docs/ that come from the code's own tables
+	@for page in parameters references; do
+		$(CARGO) run --quiet --locked -- docs $$page >docs/$$page.new
+		mv docs/$$page.new docs/$$page.md
+	done
+
 .PHONY: clean
 clean: ## Remove what was built; the cache of tools stays
 	$(CARGO) clean

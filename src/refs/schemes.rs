@@ -241,6 +241,11 @@ mod tests {
     }
 
     #[test]
+    fn the_page_in_docs_is_up_to_date() {
+        assert_eq!(include_str!("../../docs/references.md"), markdown(), "run `make docs`");
+    }
+
+    #[test]
     fn the_page_has_a_section_for_every_scheme_and_a_row_for_every_option() {
         let page = markdown();
         for scheme in SCHEMES {

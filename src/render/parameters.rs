@@ -119,15 +119,48 @@ pub const PARAMETERS: &[Parameter] = &[
     },
 ];
 
-/// The table of settings as a page of the documentation.
+/// The table of settings as Markdown, for `docs/parameters.md`.
 pub fn markdown() -> String {
-    let mut page = String::from("| name | holds | variable | meaning |\n|---|---|---|---|\n");
+    let mut page = String::from(PREAMBLE);
+    page.push_str("| name | holds | variable | meaning |\n|---|---|---|---|\n");
     for Parameter { name, kind, doc } in PARAMETERS {
         let expectation = kind.expectation();
         let _ = writeln!(page, "| `{name}` | {expectation} | `ARGOCD_ENV_{}` | {doc} |", upper_snake(name));
     }
     page
 }
+
+const PREAMBLE: &str = "\
+# Settings of an application
+
+What Argo CD's own Helm source calls by a name has the same name here. A setting may stand in three places:
+
+1. in the Application, as a parameter of the plugin:
+
+   ```yaml
+   plugin:
+     name: strongroom
+     parameters:
+       - name: valueFiles
+         array: [values-prod.yaml, secrets-prod.yaml]
+       - name: parameters
+         map:
+           replicas: \"3\"
+   ```
+
+2. in the Application, as a variable in `plugin.env`. Argo CD puts `ARGOCD_ENV_` before its name: `VALUE_FILES` there is
+   `ARGOCD_ENV_VALUE_FILES` in the table below. Arrays and maps are YAML or JSON; an array may also be a comma list.
+3. in a file `.strongroom.yaml` in the application's directory, by its name: `valueFiles: [values-prod.yaml]`.
+
+A parameter wins over a variable, a variable over the file. An unknown name is an error that offers the nearest one.
+
+Value files are read in their order, later ones win, as with helm's `-f`. One that has SOPS metadata is opened; no prefix
+is needed. The spellings of helm-secrets mean the same here: `secrets://FILE`, `secrets://?FILE` for one that may be
+missing, `secrets+age-import://KEY?FILE` and `secrets+gpg-import://KEY?FILE`, where a file called as KEY must be in the
+[keys folder](keys.md). A path is relative to the application's directory, or with a leading `/` to the repository's
+root, and never leads outside the repository.
+
+";
 
 /// Settings by name, each the JSON form of its kind.
 #[derive(Debug, Default)]
@@ -414,6 +447,11 @@ mod tests {
             assert!(parameter.doc.ends_with('.'), "{}", parameter.name);
             assert!(PARAMETERS[index + 1..].iter().all(|other| other.name != parameter.name));
         }
+    }
+
+    #[test]
+    fn the_page_in_docs_is_up_to_date() {
+        assert_eq!(include_str!("../../docs/parameters.md"), markdown(), "run `make docs`");
     }
 
     #[test]
