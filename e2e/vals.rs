@@ -18,6 +18,7 @@ use strongroom::refs::ambient::Ambient;
 use strongroom::refs::resolve::Resolver;
 use strongroom::refs::scan::{apply, scan};
 use strongroom::scope::Scope;
+use strongroom::sops::open::OpenOptions;
 use support::moto::Moto;
 use support::process::Run;
 use support::repository::Repository;
@@ -97,6 +98,7 @@ fn resolver(table: &Table, moto: &Moto) -> Resolver {
         environment: table.environment.clone().into_iter().collect::<Environment>(),
         aws: Arc::new(aws),
         keyring: Arc::default(),
+        sops: OpenOptions::default(),
         envsubst: None,
     };
     Resolver::new(ambient, Arc::new(AllowList::everything()))

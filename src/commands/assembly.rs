@@ -65,10 +65,12 @@ pub(super) fn renderer(
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
     let aws = Arc::new(Aws::new());
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, &aws)?);
+    let sops = OpenOptions { ignore_mac: operator.ignore_mac };
     let ambient = Ambient {
         environment: environment.clone(),
         aws,
         keyring: keyring.clone(),
+        sops,
         envsubst: match trust {
             Trust::Application => Some(operator.allow_env.clone().unwrap_or_default()),
             Trust::Person => operator.allow_env.clone(),
@@ -79,7 +81,7 @@ pub(super) fn renderer(
             keyring,
             resolver: Resolver::new(ambient, policy),
             keys_dir: operator.keys_dir.clone(),
-            sops: OpenOptions { ignore_mac: operator.ignore_mac },
+            sops,
         },
         helm: Arc::new(HelmCli {
             path: executable(&operator.helm, environment),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::aws::Aws;
 use crate::environment::Environment;
 use crate::sops::keys::Keyring;
+use crate::sops::open::OpenOptions;
 
 /// Shared by all sources of a process.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Ambient {
     pub aws: Arc<Aws>,
     /// The keys that open SOPS files.
     pub keyring: Arc<Keyring>,
+    /// How strictly SOPS files are opened.
+    pub sops: OpenOptions,
     /// Environment variables that `envsubst` may see; `None` is all of them (a laptop).
     pub envsubst: Option<Vec<String>>,
 }

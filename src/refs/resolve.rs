@@ -462,6 +462,7 @@ mod tests {
     use crate::fault::report;
     use crate::policy::AllowList;
     use crate::refs::source::{Open, verbatim};
+    use crate::sops::open::OpenOptions;
 
     thread_local! {
         /// Every question that the store was asked on this thread: its connection, and the paths.
@@ -533,6 +534,7 @@ mod tests {
             environment: documents.into_iter().collect(),
             aws: Arc::default(),
             keyring: Arc::default(),
+            sops: OpenOptions::default(),
             envsubst: None,
         };
         let policy = AllowList::default().with_references(allow).unwrap();

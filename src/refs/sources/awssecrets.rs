@@ -5,7 +5,6 @@
 //! SDK; an item that was throttled within a batch is asked for once more by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{ApiErrorType, SecretValueEntry};
@@ -46,11 +45,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     normalise: without_dots,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);
-        Ok(Arc::new(SecretsManager {
-            aws,
-            connection: aws::connection(params),
-            singly: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(SecretsManager { aws, connection: aws::connection(params) }))
     },
 };
 
@@ -58,8 +53,6 @@ pub(crate) const SCHEME: Scheme = Scheme {
 struct SecretsManager {
     aws: Arc<Aws>,
     connection: Connection,
-    /// The identity may not ask in batches.
-    singly: AtomicBool,
 }
 
 /// One request.
@@ -86,17 +79,16 @@ impl Source for SecretsManager {
 impl SecretsManager {
     async fn fetch_region(&self, connection: Connection, at: Indexed) -> Answers {
         let region = match aws::config(&self.aws, &connection).await {
-            Ok(config) => Region { client: Client::new(&config), connection, singly: &self.singly },
+            Ok(config) => Region { client: Client::new(&config), connection },
             Err(error) => return aws::fail(&at, &error),
         };
-        let calls = calls(at, self.singly.load(Ordering::Relaxed));
-        aws::side_by_side(calls, |call| region.call(call)).await
+        aws::side_by_side(calls(at), |call| region.call(call)).await
     }
 }
 
-fn calls(at: Indexed, singly: bool) -> Vec<Call> {
+fn calls(at: Indexed) -> Vec<Call> {
     let (current, alone): (Indexed, Indexed) =
-        at.into_iter().partition(|(_, locator)| locator.params.is_empty() && !singly);
+        at.into_iter().partition(|(_, locator)| locator.params.is_empty());
     current.chunks(BATCH).chain(alone.chunks(1)).map(Call::of).collect()
 }
 
@@ -110,13 +102,12 @@ impl Call {
 }
 
 /// Secrets Manager of one region, as one identity.
-struct Region<'a> {
+struct Region {
     client: Client,
     connection: Connection,
-    singly: &'a AtomicBool,
 }
 
-impl Region<'_> {
+impl Region {
     async fn call(&self, call: Call) -> Answers {
         match call {
             Call::Single(index, locator) => vec![(index, self.single(&locator).await)],
@@ -136,12 +127,7 @@ impl Region<'_> {
     async fn batch(&self, at: Indexed) -> Answers {
         let mut found = match self.batch_call(&at).await {
             Ok(found) => found,
-            Err(error) if aws::is_of_batch(&error) => {
-                if error.class == Class::Denied {
-                    self.singly.store(true, Ordering::Relaxed);
-                }
-                Found::default()
-            }
+            Err(error) if aws::is_of_batch(&error) => Found::default(),
             Err(error) => return aws::fail(&at, &aws::failure(&error, &self.connection)),
         };
         let (mut answers, mut again) = (Answers::new(), Vec::new());
@@ -226,8 +212,7 @@ mod tests {
             let size = |call: &Call| if let Call::Batch(at) = call { at.len() } else { 1 };
             calls.iter().map(size).collect()
         };
-        assert_eq!(sizes(calls(indexed.clone(), false)), [20, 20, 1, 1]);
-        assert_eq!(sizes(calls(indexed, true)), [1; 42]);
+        assert_eq!(sizes(calls(indexed)), [20, 20, 1, 1]);
     }
 
     #[test]

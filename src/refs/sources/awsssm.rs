@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::Parameter;
@@ -57,11 +56,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     normalise,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);
-        Ok(Arc::new(ParameterStore {
-            aws,
-            connection: aws::connection(params),
-            singly: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(ParameterStore { aws, connection: aws::connection(params) }))
     },
 };
 
@@ -74,8 +69,6 @@ fn normalise(scope: &Scope, path: &str, params: &Params) -> Result<String, Fetch
 struct ParameterStore {
     aws: Arc<Aws>,
     connection: Connection,
-    /// The identity may not ask in batches.
-    singly: AtomicBool,
 }
 
 /// What a locator asks for.
@@ -109,17 +102,17 @@ impl Source for ParameterStore {
 impl ParameterStore {
     async fn fetch_region(&self, connection: Connection, at: Indexed) -> Answers {
         let region = match aws::config(&self.aws, &connection).await {
-            Ok(config) => Region { client: Client::new(&config), connection, singly: &self.singly },
+            Ok(config) => Region { client: Client::new(&config), connection },
             Err(error) => return aws::fail(&at, &error),
         };
-        let (calls, mut answers) = calls(&at, self.singly.load(Ordering::Relaxed));
+        let (calls, mut answers) = calls(&at);
         answers.extend(aws::side_by_side(calls, |call| region.call(call)).await);
         answers
     }
 }
 
 /// The requests to make, and the answers to what cannot be asked.
-fn calls(at: &[(usize, Locator)], singly: bool) -> (Vec<Call>, Answers) {
+fn calls(at: &[(usize, Locator)]) -> (Vec<Call>, Answers) {
     let (mut calls, mut names, mut answers) = (Vec::new(), Vec::new(), Answers::new());
     for (index, locator) in at {
         match question(locator) {
@@ -130,7 +123,7 @@ fn calls(at: &[(usize, Locator)], singly: bool) -> (Vec<Call>, Answers) {
             Err(error) => answers.push((*index, Err(error))),
         }
     }
-    calls.extend(names.chunks(if singly { 1 } else { BATCH }).map(|names| Call::Batch(names.to_vec())));
+    calls.extend(names.chunks(BATCH).map(|names| Call::Batch(names.to_vec())));
     (calls, answers)
 }
 
@@ -159,13 +152,12 @@ fn question(at: &Locator) -> Result<Question, FetchError> {
 }
 
 /// The Parameter Store of one region, as one identity.
-struct Region<'a> {
+struct Region {
     client: Client,
     connection: Connection,
-    singly: &'a AtomicBool,
 }
 
-impl Region<'_> {
+impl Region {
     async fn call(&self, call: Call) -> Answers {
         match call {
             Call::Batch(names) => self.batch(names).await,
@@ -185,9 +177,6 @@ impl Region<'_> {
                 names.into_iter().map(|(index, name)| (index, self.take(&mut found, &name))).collect()
             }
             Err(error) if aws::is_of_batch(&error) => {
-                if error.class == Class::Denied {
-                    self.singly.store(true, Ordering::Relaxed);
-                }
                 let single =
                     |(index, name): (usize, String)| async move { vec![(index, self.single(&name).await)] };
                 aws::side_by_side(names, single).await
@@ -339,7 +328,7 @@ mod tests {
         at.push(locator("below", true, &[]));
         at.push(locator("wrong", false, &[("version", "x")]));
         let indexed: Indexed = at.into_iter().enumerate().collect();
-        let (calls, answers) = calls(&indexed, false);
+        let (calls, answers) = calls(&indexed);
         let size = |call: &Call| if let Call::Batch(names) = call { names.len() } else { 0 };
         assert_eq!(calls.iter().map(size).collect::<Vec<_>>(), [0, 10, 10, 1]);
         assert_eq!(answers.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [22]);

@@ -56,12 +56,15 @@ pub(crate) const SCHEME: Scheme = Scheme {
         let spell = if is_inline(params)? { verbatim } else { inside_repository };
         spell(scope, path, params)
     },
-    open: |_, ambient| Ok(Arc::new(SopsFiles { keyring: Arc::clone(&ambient.keyring) })),
+    open: |_, ambient| {
+        Ok(Arc::new(SopsFiles { keyring: Arc::clone(&ambient.keyring), options: ambient.sops }))
+    },
 };
 
 #[derive(Debug)]
 struct SopsFiles {
     keyring: Arc<Keyring>,
+    options: OpenOptions,
 }
 
 impl Source for SopsFiles {
@@ -80,7 +83,7 @@ impl SopsFiles {
         let encoded = is_encoded(at)?;
         let sealed = read(scope, at)?;
         let text = text_of(sealed.expose()).map_err(|error| FetchError::of(&error))?;
-        let opened = open(text, kind.format(), &self.keyring, scope, OpenOptions::default()).await;
+        let opened = open(text, kind.format(), &self.keyring, scope, self.options).await;
         let mut plain = opened.map_err(|error| FetchError::of(&error))?.text;
         if kind == FileKind::Binary {
             plain = content(&plain)?;
@@ -210,7 +213,7 @@ mod tests {
         std::fs::write(root.join("broken.yaml"), "a: {STRONGROOM-MARKER").unwrap();
         std::fs::write(root.join("latin.yaml"), b"a: STRONGROOM-MARKER \xff").unwrap();
         let scope = Scope { repository: Some(root.clone()), directory: Some(root), ..Scope::default() };
-        let source = SopsFiles { keyring: Arc::default() };
+        let source = SopsFiles { keyring: Arc::default(), options: OpenOptions::default() };
         for (path, params, class, expected) in [
             ("/plain.yaml", &[][..], Class::Invalid, "the file has no SOPS metadata"),
             ("/latin.yaml", &[], Class::Invalid, "not UTF-8 (line 1)"),
