@@ -245,6 +245,9 @@ pub enum ValueError {
     /// Aliases in aliases.
     #[error("aliases expand beyond the limit")]
     Expands,
+    /// Keys so long, above so many values, that nobody wrote them by hand.
+    #[error("the keys that lead to the values of the file are too long")]
+    Paths,
     /// A comment outside a list.
     #[error("it is a comment in the place of a value")]
     Comment,
@@ -541,6 +544,19 @@ mod tests {
             let error = open_sealed(&format!("{text}sops: {BLOCK}\n"), Format::Yaml).unwrap_err();
             assert!(error.to_string().ends_with("aliases expand beyond the limit"), "{error}");
         }
+    }
+
+    #[test]
+    fn long_keys_do_not_multiply_the_work() {
+        let name = "a".repeat(5 << 20);
+        let list = vec![format!("'{}'", seal("x", &format!("{name}:"), "str")); 30].join(", ");
+        let text = format!("? {name}\n: [{list}]\nsops: {BLOCK}\n");
+        let error = open_sealed(&text, Format::Yaml).unwrap_err().to_string();
+        assert!(
+            error.ends_with("the keys that lead to the values of the file are too long"),
+            "{}",
+            error.len()
+        );
     }
 
     #[test]

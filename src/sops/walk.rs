@@ -20,6 +20,8 @@ use crate::secret::Secret;
 
 /// How many nodes aliases may repeat. sops writes none, so a file that has some was edited by hand.
 const MAX_EXPANDED: usize = 200_000;
+/// How many bytes of paths are hashed. Long keys above many values would multiply.
+const MAX_HASHED: usize = 1 << 27;
 /// A comment belongs to one of few mappings around it; which one, only its tag can tell.
 const COMMENT_TRIES: usize = 32;
 
@@ -43,6 +45,8 @@ pub(super) struct Walk<'a> {
     /// How many aliases are being followed, and how many nodes they led to.
     aliased: usize,
     expanded: usize,
+    /// Bytes of paths that were hashed.
+    hashed: usize,
     first: bool,
 }
 
@@ -99,7 +103,10 @@ impl<'a> Walk<'a> {
         blocks: &[Block],
     ) -> Self {
         let sealed = |span: &&Range<usize>| is_sealed(comment_text(text, span));
-        let kept = |span: &&Range<usize>| !blocks.iter().any(|block| block.span.contains(&span.start));
+        let kept = |span: &&Range<usize>| {
+            let before = blocks.partition_point(|block| block.span.start <= span.start);
+            before.checked_sub(1).is_none_or(|last| blocks[last].span.end <= span.start)
+        };
         let mut comments: Vec<_> = stream.comments.iter().filter(sealed).filter(kept).cloned().collect();
         comments.reverse();
         Self {
@@ -117,6 +124,7 @@ impl<'a> Walk<'a> {
             last: String::new(),
             aliased: 0,
             expanded: 0,
+            hashed: 0,
             first: true,
         }
     }
@@ -258,6 +266,10 @@ impl<'a> Walk<'a> {
         if kind != Scalar::Str || !(value.is_empty() || is_sealed(value)) {
             return Err(self.error(node, ValueError::Plain));
         }
+        self.hashed += self.path.len();
+        if self.hashed > MAX_HASHED {
+            return Err(self.error(node, ValueError::Paths));
+        }
         let opened = self.cipher.open(value, &self.path);
         let opened = opened.map_err(|reason| self.error(node, reason.into()))?;
         self.mac.take(&opened.bytes(), true);
@@ -337,6 +349,10 @@ impl<'a> Walk<'a> {
     fn comments_before(&mut self, end: usize) {
         while let Some(span) = self.comments.pop_if(|span| span.start < end) {
             let value = comment_text(self.text, &span);
+            self.hashed += COMMENT_TRIES * self.path.len().max(self.last.len());
+            if self.hashed > MAX_HASHED {
+                return;
+            }
             let tried = prefixes(&self.path).chain(prefixes(&self.last)).take(COMMENT_TRIES);
             let opened = tried.map(|path| self.cipher.open(value, path)).find_map(Result::ok);
             if let Some(Opened::Comment(comment)) = opened {
