@@ -1,5 +1,6 @@
 //! Asks a running server whether it serves, as an exec probe does.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,13 +15,12 @@ use crate::fault::{Class, Fault};
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
     /// Nobody answers on the socket.
-    #[error("reach the server on {socket:?}")]
+    #[error("reach the server on {socket:?}: {reason}")]
     Unreachable {
         /// Where.
         socket: PathBuf,
         /// Why not.
-        #[source]
-        source: tonic::transport::Error,
+        reason: String,
     },
     /// The question was not answered.
     #[error("ask the server on {socket:?}: {reason}")]
@@ -43,7 +43,12 @@ impl Fault for HealthError {
 
 /// Asks the server on `socket`, and waits `patience` for its answer.
 pub async fn check(socket: &Path, patience: Duration) -> Result<(), HealthError> {
-    let unreachable = |source| HealthError::Unreachable { socket: socket.to_owned(), source };
+    let unreachable = |error: tonic::transport::Error| {
+        // Each link of its chain repeats the one below.
+        let links = std::iter::successors(error.source(), |link: &&dyn Error| (*link).source());
+        let reason = links.last().map_or_else(|| error.to_string(), ToString::to_string);
+        HealthError::Unreachable { socket: socket.to_owned(), reason }
+    };
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).map_err(unreachable)?;
     let channel =
         endpoint.connect_timeout(patience).timeout(patience).connect().await.map_err(unreachable)?;

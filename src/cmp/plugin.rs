@@ -108,6 +108,11 @@ impl Plugin {
         }
     }
 
+    /// The file name of its socket.
+    pub fn socket(&self) -> String {
+        format!("{}.sock", self.name)
+    }
+
     /// Parses the text of a `plugin.yaml`.
     pub fn parse(text: &str) -> Result<Self, PluginError> {
         let manifest: Manifest = serde_yaml::from_str(text).map_err(PluginError::Parse)?;

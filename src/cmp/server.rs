@@ -117,7 +117,7 @@ impl Server {
         registry: &mut Registry,
     ) -> Result<Self, ServerError> {
         let workspaces = Workspaces::prepare(&options.workdir)?;
-        let path = options.plugins.join(format!("{}.sock", plugin.name));
+        let path = options.plugins.join(plugin.socket());
         let (closing, closed) = watch::channel(false);
         let metrics = Metrics::register(registry);
         let service =
@@ -146,7 +146,6 @@ impl Server {
         let end = async {
             shutdown.await;
             drop(socket);
-            tracing::info!("shutting down");
             tokio::time::sleep(linger).await;
             // An error would mean that the service is gone, and its calls with it.
             let _ = tokio::time::timeout(grace, calls.wait_for(|calls| *calls == 0)).await;

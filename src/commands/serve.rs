@@ -63,7 +63,7 @@ pub(super) async fn run(
 /// Asks whether the server on the socket serves.
 pub(super) async fn health(args: &Health) -> Result<Secret<Vec<u8>>, Failure> {
     let plugin = plugin(&args.plugin_config)?;
-    health::check(&args.plugins_dir.join(format!("{}.sock", plugin.name)), PATIENCE).await?;
+    health::check(&args.plugins_dir.join(plugin.socket()), PATIENCE).await?;
     Ok(Secret::default())
 }
 
