@@ -1,8 +1,12 @@
 //! `strongroom serve` and `strongroom health`: the sidecar.
 
+use std::fs;
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -11,13 +15,14 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::cmp::archive::Limits;
 use crate::cmp::health;
 use crate::cmp::plugin::Plugin;
 use crate::cmp::server::{Options, Server};
 use crate::cmp::service::{self, Generate, Job, Rendered};
-use crate::commands::{Failure, InputError};
+use crate::commands::Failure;
 use crate::config::{Health, Serve};
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::http::{self, Latch};
 use crate::render::Renderer;
 use crate::secret::Secret;
@@ -25,6 +30,26 @@ use crate::signals::Termination;
 
 /// How long the server may take to say that it serves.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a render may need, helm included.
+const MEMORY_OF_A_RENDER: u64 = 256 << 20;
+
+/// Where the container's memory limit is told, if it has one.
+const MEMORY_LIMIT: &str = "/sys/fs/cgroup/memory.max";
+
+/// The address for probes and metrics cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}\nhelp: choose another address with STRONGROOM_HTTP")]
+struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Fault for ListenError {
+    fn class(&self) -> Class {
+        Class::Internal
+    }
+}
 
 /// Serves until `stop`, and finishes what runs.
 pub(super) async fn run(
@@ -39,12 +64,12 @@ pub(super) async fn run(
         helm.version(renderer.deadline()).await.map_err(|error| Failure::of("start helm", &error))?;
     latch.open("helm");
     let plugin = plugin(&args.plugin_config)?;
+    let unheard = |source| ListenError { address: args.http, source };
+    let listener = TcpListener::bind(args.http).await.map_err(unheard)?;
+    let http = listener.local_addr().map_err(unheard)?;
     let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), &mut registry)?;
     latch.open("socket");
-    tracing::info!(socket = %server.path().display(), http = %args.http, helm = version, "serving");
-    let listener = TcpListener::bind(args.http)
-        .await
-        .map_err(|source| InputError { path: args.http.to_string(), source })?;
+    tracing::info!(socket = %server.path().display(), %http, helm = version, "serving");
     let (done, over) = watch::channel(false);
     let mut over = over;
     let pages = http::serve(listener, http::router(latch, Arc::new(registry)), async move {
@@ -72,20 +97,33 @@ fn plugin(config: &Path) -> Result<Plugin, Failure> {
 }
 
 fn options(args: &Serve, renderer: &Renderer) -> Options {
-    let cores = || std::thread::available_parallelism().map_or(2, usize::from);
     Options {
         plugins: args.plugins_dir.clone(),
+        socket_mode: args.socket_mode,
         workdir: args.workdir.clone(),
         grace: args.grace,
         service: service::Options {
-            slots: args.renders.map_or_else(cores, usize::from),
+            slots: args.renders.map_or_else(slots, usize::from),
             timeout: renderer.timeout,
             message_limit: usize::from(args.message_limit) << 20,
+            limits: Limits { bytes: u64::from(args.repository_limit) << 20, ..Limits::default() },
             allow_hydrator: args.allow_hydrator,
             ..service::Options::default()
         },
         ..Options::default()
     }
+}
+
+/// As many renders as there are cores, and no more than memory has room for.
+fn slots() -> usize {
+    let cores = available_parallelism().map_or(2, usize::from);
+    let limit = fs::read_to_string(MEMORY_LIMIT).ok();
+    slots_for(cores, limit.and_then(|text| text.trim().parse().ok()))
+}
+
+fn slots_for(cores: usize, memory: Option<u64>) -> usize {
+    let room = memory.map_or(u64::MAX, |memory| memory / MEMORY_OF_A_RENDER);
+    cores.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
 }
 
 impl Generate for Renderer {
@@ -96,5 +134,18 @@ impl Generate for Renderer {
             // An empty result that is not allowed is an error of the render itself.
             Ok(Rendered { manifests: rendered.manifests, empty_allowed: true })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_follow_cores_and_memory() {
+        let rows = [(2, None, 2), (8, Some(1 << 30), 4), (8, Some(64 << 20), 1), (1, Some(u64::MAX), 1)];
+        for (cores, memory, expected) in rows {
+            assert_eq!(slots_for(cores, memory), expected, "{cores} {memory:?}");
+        }
     }
 }

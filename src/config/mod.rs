@@ -128,7 +128,7 @@ pub struct Serve {
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "STRONGROOM_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8087")]
     pub http: SocketAddr,
-    /// How many applications are rendered at once; as many as there are cores by default.
+    /// How many applications are rendered at once; by default as many as there are cores and memory for.
     #[arg(long, env = "STRONGROOM_RENDERS", value_name = "NUMBER")]
     pub renders: Option<NonZeroUsize>,
     /// How long running renders may go on after SIGTERM.
@@ -137,6 +137,12 @@ pub struct Serve {
     /// Largest message either way, in MiB.
     #[arg(long, env = "ARGOCD_GRPC_MAX_SIZE_MB", value_name = "MIB", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub message_limit: u16,
+    /// Largest repository, unpacked, in MiB.
+    #[arg(long, env = "STRONGROOM_REPOSITORY_LIMIT_MB", value_name = "MIB", default_value = "2048")]
+    pub repository_limit: u32,
+    /// Permission bits of the socket, octal; whoever may write may connect.
+    #[arg(long, env = "STRONGROOM_SOCKET_MODE", value_name = "MODE", default_value = "660", value_parser = operator::mode)]
+    pub socket_mode: u32,
     /// Render for Argo CD's source hydrator too, which commits opened secrets to git.
     #[arg(long, env = "STRONGROOM_ALLOW_HYDRATOR")]
     pub allow_hydrator: bool,

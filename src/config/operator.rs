@@ -66,6 +66,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// Permission bits in octal, that let the owner read and write.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 0o600..=0o777) => Ok(mode),
+        _ => Err("must be octal permission bits, 600 to 777".to_owned()),
+    }
+}
+
 /// A whole number of seconds, up to a day.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
