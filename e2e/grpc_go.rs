@@ -1,12 +1,10 @@
 //! A real grpc-go client, dialling as Argo CD's repo-server does, reaches the service and hears its errors.
-#![allow(clippy::disallowed_methods, reason = "the test builds its own client")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -16,8 +14,8 @@ use strongroom::cmp::server::{Options, Server};
 use strongroom::cmp::service::{Generate, Job, Rendered};
 use strongroom::fault::Fault;
 use strongroom::secret::Secret;
-use support::process::{Output, Run};
-use support::tools;
+use support::grpc_go::grpc_go;
+use support::process::Output;
 use tempfile::TempDir;
 
 /// Answers with the chart's own file.
@@ -28,21 +26,6 @@ impl Generate for Echo {
         let chart = fs::read_to_string(job.app_dir.join("Chart.yaml")).unwrap();
         Box::pin(async { Ok(Rendered { manifests: Secret::new(chart), empty_allowed: false }) })
     }
-}
-
-/// The client, built from the module in `e2e/grpcgo`; only the first build takes its time.
-fn client() -> PathBuf {
-    let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("grpcgo");
-    let built = Command::new(tools::on_path("go"))
-        .args(["build", "-trimpath", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(tools::top().join("e2e/grpcgo"))
-        .env("CGO_ENABLED", "0")
-        .status()
-        .unwrap();
-    assert!(built.success(), "go build of e2e/grpcgo failed; its messages are above");
-    program
 }
 
 /// A repository of a few MiB, far more than a client may send ahead.
@@ -59,7 +42,6 @@ fn repository(folder: &Path) -> PathBuf {
 struct Setting {
     folder: TempDir,
     repository: PathBuf,
-    client: PathBuf,
     socket: PathBuf,
 }
 
@@ -74,16 +56,11 @@ impl Setting {
             Server::bind(options, Plugin::default(), Arc::new(Echo), &mut Registry::default()).unwrap();
         let socket = server.path().to_owned();
         tokio::spawn(server.serve(std::future::pending()));
-        Self { repository: repository(folder.path()), folder, client: client(), socket }
+        Self { repository: repository(folder.path()), folder, socket }
     }
 
     async fn call(&self, more: &[&str]) -> Output {
-        let run = Run::new(&self.client)
-            .args(["-app", "apps/shop", "-dir"])
-            .arg(&self.repository)
-            .arg("-socket")
-            .arg(&self.socket)
-            .args(more);
+        let run = grpc_go(&self.socket, &self.repository, "apps/shop").args(more);
         tokio::task::spawn_blocking(move || run.output()).await.unwrap()
     }
 }

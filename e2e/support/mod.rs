@@ -14,6 +14,7 @@
 
 pub mod fake_aws;
 pub mod fake_dns;
+pub mod grpc_go;
 pub mod keys;
 pub mod moto;
 pub mod process;
