@@ -549,8 +549,10 @@ mod tests {
     #[test]
     fn long_keys_do_not_multiply_the_work() {
         let name = "a".repeat(5 << 20);
-        let list = vec![format!("'{}'", seal("x", &format!("{name}:"), "str")); 30].join(", ");
-        let text = format!("? {name}\n: [{list}]\nsops: {BLOCK}\n");
+        // A comment counts as often as it may be tried.
+        let comment = seal("c", "elsewhere:", "comment");
+        let item = seal("x", "elsewhere:", "str");
+        let text = format!("? {name}\n:\n  #{comment}\n  - {item}\nsops: {BLOCK}\n");
         let error = open_sealed(&text, Format::Yaml).unwrap_err().to_string();
         assert!(
             error.ends_with("the keys that lead to the values of the file are too long"),
