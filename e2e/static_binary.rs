@@ -1,6 +1,6 @@
 //! The shipped file runs where there is nothing else: an empty, read-only root with only itself, `helm`, CA certificates
-//! and `/etc/resolv.conf`, and what every container runtime adds: `/proc` and a `/tmp`. As uid 999 there, it finds a
-//! name through DNS, speaks TLS to a server whose authority only that root knows, and renders a chart.
+//! and `/etc/resolv.conf`, and what every container runtime adds: `/proc`, `/dev/null` and a `/tmp`. As uid 999 there, it
+//! finds a name through DNS, speaks TLS to a server whose authority only that root knows, and renders a chart.
 //!
 //! The DNS server and the TLS server are this test's own. They listen in a network namespace that holds nothing else.
 #![allow(clippy::disallowed_methods, reason = "a test passes its own environment on")]
@@ -107,6 +107,8 @@ fn furnish(root: &Path) {
     fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
     copy(&top().join("examples/hello"), &root.join("app"));
     copy(&top().join("examples/keys"), &root.join("keys"));
+    fs::create_dir(root.join("dev")).unwrap();
+    fs::write(root.join("dev/null"), "").unwrap();
     allow_everyone_in(root);
 }
 
@@ -116,13 +118,14 @@ fn allow_everyone_in(root: &Path) {
     fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Makes the root read-only, with `/proc` and an empty `/tmp` as a container runtime gives them.
+/// Makes the root read-only, with `/proc`, `/dev/null` and an empty `/tmp` as a container runtime gives them.
 fn seal(root: &Path) {
     let mount = |options: &[&str], at: &Path| Run::new(on_path("mount")).args(options).arg(at).ok();
     let itself = root.to_str().expect("a temporary folder's name is UTF-8");
     mount(&["--bind", itself], root);
     mount(&["-o", "remount,bind,ro,nosuid,nodev"], root);
     mount(&["-t", "proc", "-o", "nosuid,nodev,noexec", "proc"], &root.join("proc"));
+    mount(&["--bind", "/dev/null"], &root.join("dev/null"));
     mount(&["-t", "tmpfs", "-o", "nosuid,nodev,noexec,mode=1777", "tmpfs"], &root.join("tmp"));
 }
 
