@@ -75,6 +75,8 @@ enum Value {
     /// A `float64`, which JSON makes.
     Number(serde_json::Number),
     Text(Secret<String>),
+    /// Text that is told to stay text, whatever a reference in it opens to.
+    Kept(Secret<String>),
     /// Content of a file that is not UTF-8.
     Bytes(Secret<Vec<u8>>),
     List(Vec<Value>),
@@ -288,12 +290,12 @@ impl Sets {
         for (key, content) in files {
             let line = format!("{key}=");
             let mut reader = Reader::new(Kind::File, &line);
-            let Some((path, Value::Text(rest))) = reader.assignment()? else { continue };
+            let Some((path, Value::Kept(rest))) = reader.assignment()? else { continue };
             if !rest.expose().is_empty() || !reader.is_at_end() {
                 return Err(reader.name_error(&path, "is more than one key"));
             }
             let value = match std::str::from_utf8(content.expose()) {
-                Ok(text) => Value::Text(Secret::new(text.to_owned())),
+                Ok(text) => Value::Kept(Secret::new(text.to_owned())),
                 Err(_) => Value::Bytes(content.clone()),
             };
             self.put(Kind::File, &path, value)?;
@@ -527,7 +529,7 @@ impl Value {
 
     fn texts<'a>(&'a self, texts: &mut Vec<&'a Secret<String>>) {
         match self {
-            Self::Text(text) => texts.push(text),
+            Self::Text(text) | Self::Kept(text) => texts.push(text),
             Self::List(items) => items.iter().for_each(|item| item.texts(texts)),
             Self::Map(map) => map.values().for_each(|value| value.texts(texts)),
             _ => {}
@@ -545,6 +547,12 @@ impl Value {
                 }
                 Ok(())
             }
+            Self::Kept(text) => {
+                if let Some(opened) = open(text)? {
+                    *self = Self::Opened(Data::String(opened.to_text()));
+                }
+                Ok(())
+            }
             Self::List(items) => items.iter_mut().try_for_each(|item| item.open(open)),
             Self::Map(map) => map.values_mut().try_for_each(|value| value.open(open)),
             _ => Ok(()),
@@ -557,7 +565,7 @@ impl Value {
             Self::Bool(value) => push(out, if *value { "true" } else { "false" }),
             Self::Integer(value) => push(out, &value.to_string()),
             Self::Number(value) => push(out, &value.to_string()),
-            Self::Text(text) => quote_into(out, text.expose()),
+            Self::Text(text) | Self::Kept(text) => quote_into(out, text.expose()),
             Self::Bytes(_) => push(out, "\"\""),
             Self::Opened(data) => push(out, data.to_flow().expose()),
             Self::List(items) => {
@@ -601,7 +609,9 @@ impl Value {
 
     fn render_item(&self, path: &mut String, rendered: &mut Rendered) -> Result<(), SetError> {
         match self {
-            Self::Text(text) => rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into())),
+            Self::Text(text) | Self::Kept(text) => {
+                rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into()));
+            }
             Self::Bytes(bytes) => rendered.files.push((path.clone(), bytes.clone())),
             Self::Opened(Data::String(text)) => {
                 rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into()));
@@ -833,6 +843,24 @@ mod tests {
         sets.open(|_| Ok::<_, std::convert::Infallible>(Some(Data::Bool(true)))).unwrap();
         let error = sets.render().unwrap_err();
         assert!(error.to_string().starts_with("a reference in b[0] opened to something else than text"));
+    }
+
+    #[test]
+    fn opened_values_of_flags_that_make_strings_stay_strings() {
+        let flags = Flags {
+            set: secrets(&["a=ref+int"]),
+            string: secrets(&["b=ref+int,c={ref+int},d[0]=ref+int"]),
+            file: vec![("e".to_owned(), b"ref+int".to_vec().into())],
+            literal: secrets(&["f=ref+int"]),
+            ..Flags::default()
+        };
+        let mut sets = Sets::parse(&flags).unwrap();
+        sets.open(|_| Ok::<_, std::convert::Infallible>(Some(Data::Number(Secret::new("42".to_owned())))))
+            .unwrap();
+        assert_eq!(
+            told(&sets),
+            "{\"a\": 42, \"b\": \"42\", \"c\": [\"42\"], \"e\": \"42\", \"f\": \"42\"}\n--set-file d[0] <42>"
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
     pub(super) fn assignment(&mut self) -> Result<Option<(Vec<Step>, Value)>, SetError> {
         let Some(path) = self.path()? else { return Ok(None) };
         let value = match self.kind {
-            Kind::Literal => Value::Text(Secret::new(std::mem::take(&mut self.rest).to_owned())),
+            Kind::Literal => Value::Kept(Secret::new(std::mem::take(&mut self.rest).to_owned())),
             Kind::Json => self.json(&path)?,
             Kind::File | Kind::Set | Kind::String => match self.rest.strip_prefix('{') {
                 Some(rest) if self.kind != Kind::File => {
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&self, text: String) -> Value {
-        if self.kind == Kind::Set { Value::typed(text) } else { Value::Text(Secret::new(text)) }
+        if self.kind == Kind::Set { Value::typed(text) } else { Value::Kept(Secret::new(text)) }
     }
 
     fn json(&mut self, path: &[Step]) -> Result<Value, SetError> {
