@@ -15,6 +15,7 @@
 pub mod fake_aws;
 pub mod fake_dns;
 pub mod grpc_go;
+pub mod helm;
 pub mod keys;
 pub mod moto;
 pub mod process;
