@@ -32,6 +32,10 @@ impl Edits {
         if let Some(tag) = node.tag() {
             self.cut(tag.span.clone());
         }
+        // What ended the anchor's name may go with the content: a byte order mark, or nothing at all.
+        if node.anchor().is_some_and(|anchor| anchor.span.end == node.span.start) {
+            self.replace_span(node.span.start..node.span.start, Secret::new(" ".to_owned()));
+        }
         self.replace_span(node.span.clone(), text);
     }
 
