@@ -196,7 +196,10 @@ fn document(text: Option<String>, binary: Option<Blob>) -> Result<Document, Fetc
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value as Json, json};
+
     use super::*;
+    use crate::refs::sources::mock;
 
     fn locator(path: &str, params: &[(&str, &str)]) -> Locator {
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -259,5 +262,62 @@ mod tests {
         assert_eq!(bytes(document(Some("a".into()), None)), Some(b"a".to_vec()));
         assert_eq!(bytes(document(None, Some(Blob::new(b"\xff")))), Some(b"\xff".to_vec()));
         assert_eq!(document(None, None).unwrap_err().class, Class::NotFound);
+    }
+
+    /// `s…` are there, `gone` is not, `busy` is busy in a batch, `closed` is denied; `locked` spoils every batch.
+    fn answer(operation: &str, input: &Json) -> Result<Json, &'static str> {
+        let secret =
+            |name: &str| json!({"Name": name, "ARN": format!("arn:{name}-AbCdEf"), "SecretString": name});
+        let code = |name: &str| match name {
+            "gone" => "ResourceNotFoundException",
+            "busy" => "InternalServiceError",
+            _ => "AccessDeniedException",
+        };
+        if operation == "GetSecretValue" {
+            let name = input["SecretId"].as_str().unwrap();
+            return if name.starts_with('s') || name == "busy" { Ok(secret(name)) } else { Err(code(name)) };
+        }
+        let ids: Vec<_> = input["SecretIdList"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
+        assert!(ids.len() <= BATCH);
+        if ids.contains(&"locked") {
+            return Err("AccessDeniedException");
+        }
+        let (there, not): (Vec<_>, Vec<_>) = ids.into_iter().partition(|name| name.starts_with('s'));
+        let errors =
+            not.into_iter().map(|name| json!({"SecretId": name, "ErrorCode": code(name), "Message": "m"}));
+        let secrets: Vec<_> = there.into_iter().rev().map(secret).collect();
+        Ok(json!({"SecretValues": secrets, "Errors": errors.collect::<Vec<_>>()}))
+    }
+
+    async fn fetched(paths: &[&str]) -> (Vec<String>, Vec<(String, usize)>) {
+        let (aws, calls) = mock::aws(answer).await;
+        let source = SecretsManager { aws, connection: Connection::default() };
+        let answers = source.fetch(&Scope::default(), &mock::locators(paths.iter().copied(), false)).await;
+        (mock::told(answers), mock::counted(&calls))
+    }
+
+    #[tokio::test]
+    async fn many_are_asked_for_in_batches_and_answered_in_order() {
+        let names: Vec<_> = (0..45).map(|number| format!("s{number}")).collect();
+        let (answers, calls) = fetched(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(answers, names);
+        assert_eq!(calls, [("BatchGetSecretValue".to_owned(), 3)]);
+    }
+
+    #[tokio::test]
+    async fn each_of_a_batch_fails_by_itself() {
+        let (answers, calls) = fetched(&["s1", "gone", "busy", "closed", "s2"]).await;
+        let gone = "NotFound: AWS says ResourceNotFoundException";
+        assert_eq!(answers, ["s1", gone, "busy", "Denied: AWS says AccessDeniedException", "s2"]);
+        assert_eq!(calls, [("BatchGetSecretValue".to_owned(), 1), ("GetSecretValue".to_owned(), 1)]);
+    }
+
+    #[tokio::test]
+    async fn where_batches_are_denied_each_is_asked_for() {
+        let (answers, calls) = fetched(&["s1", "locked", "gone"]).await;
+        assert_eq!(answers[0], "s1");
+        assert_eq!(answers[1], "Denied: AWS says AccessDeniedException: for a reason");
+        assert!(answers[2].starts_with("NotFound: "), "{answers:?}");
+        assert_eq!(calls, [("BatchGetSecretValue".to_owned(), 1), ("GetSecretValue".to_owned(), 3)]);
     }
 }

@@ -278,7 +278,10 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value as Json, json};
+
     use super::*;
+    use crate::refs::sources::mock;
 
     fn locator(path: &str, fragment: bool, params: &[(&str, &str)]) -> Locator {
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -360,5 +363,64 @@ mod tests {
             }
             assert_eq!(tree.into_value().to_flow().expose(), r#"{"a": {"b": "/a/b"}, "c": "/c"}"#);
         }
+    }
+
+    /// `/p…` are there, `/closed` is denied and spoils every batch, and `/tree` has two pages below it.
+    fn answer(operation: &str, input: &Json) -> Result<Json, &'static str> {
+        assert_eq!(input["WithDecryption"], true);
+        let parameter = |name: &str| json!({"Name": name, "Value": name});
+        let there = |name: &str| match name {
+            "/closed" => Err("AccessDeniedException"),
+            name if name.starts_with("/p") => Ok(parameter(name)),
+            _ => Err("ParameterNotFound"),
+        };
+        match operation {
+            "GetParameter" => Ok(json!({"Parameter": there(input["Name"].as_str().unwrap())?})),
+            "GetParameters" => {
+                let names: Vec<_> =
+                    input["Names"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
+                assert!(names.len() <= BATCH);
+                if names.contains(&"/closed") {
+                    return Err("AccessDeniedException");
+                }
+                let found: Vec<_> = names.iter().rev().filter_map(|name| there(name).ok()).collect();
+                Ok(json!({"Parameters": found, "InvalidParameters": []}))
+            }
+            _ if input["Path"] != "/tree" => Ok(json!({"Parameters": []})),
+            _ if input["NextToken"] == "2" => Ok(json!({"Parameters": [parameter("/tree/b")]})),
+            _ => Ok(json!({"Parameters": [parameter("/tree/a")], "NextToken": "2"})),
+        }
+    }
+
+    async fn fetched(paths: &[&str], fragment: bool) -> (Vec<String>, Vec<(String, usize)>) {
+        let (aws, calls) = mock::aws(answer).await;
+        let source = ParameterStore { aws, connection: Connection::default() };
+        let answers = source.fetch(&Scope::default(), &mock::locators(paths.iter().copied(), fragment)).await;
+        (mock::told(answers), mock::counted(&calls))
+    }
+
+    #[tokio::test]
+    async fn many_are_asked_for_in_batches_and_answered_in_order() {
+        let names: Vec<_> = (0..25).map(|number| format!("p{number}")).chain(["gone".to_owned()]).collect();
+        let (answers, calls) = fetched(&names.iter().map(String::as_str).collect::<Vec<_>>(), false).await;
+        let mut expected: Vec<_> = names.iter().map(|name| format!("/{name}")).collect();
+        expected[25] = "NotFound: AWS says ParameterNotFound".to_owned();
+        assert_eq!(answers, expected);
+        assert_eq!(calls, [("GetParameters".to_owned(), 3)]);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_denied_does_not_deny_the_others() {
+        let (answers, calls) = fetched(&["p1", "closed", "p2"], false).await;
+        assert_eq!(answers, ["/p1", "Denied: AWS says AccessDeniedException: for a reason", "/p2"]);
+        assert_eq!(calls, [("GetParameter".to_owned(), 3), ("GetParameters".to_owned(), 1)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_below_a_path_is_one_map_of_all_pages() {
+        let (answers, calls) = fetched(&["tree", "empty"], true).await;
+        assert_eq!(answers[0], r#"{"a": "/tree/a", "b": "/tree/b"}"#);
+        assert!(answers[1].starts_with("NotFound: no parameters below /empty\nhelp: "), "{answers:?}");
+        assert_eq!(calls, [("GetParametersByPath".to_owned(), 3)]);
     }
 }

@@ -6,4 +6,6 @@ pub(super) mod awsssm;
 pub(super) mod echo;
 pub(super) mod envsubst;
 pub(super) mod file;
+#[cfg(test)]
+mod mock;
 pub(super) mod sops;
