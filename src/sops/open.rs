@@ -205,8 +205,7 @@ pub enum SopsError {
     Edit(#[from] EditError),
 }
 
-const MAC_HELP: &str =
-    "change encrypted files with `sops edit` or `sops set` only; `ignoreMac` opens the file as it is";
+const MAC_HELP: &str = "change encrypted files with `sops edit` or `sops set` only; an operator can open the file as it is with `--ignore-mac`";
 
 impl Fault for SopsError {
     fn class(&self) -> Class {
@@ -555,10 +554,11 @@ mod tests {
         let text = format!("? {name}\n:\n  #{comment}\n  - {item}\nsops: {BLOCK}\n");
         let error = open_sealed(&text, Format::Yaml).unwrap_err().to_string();
         assert!(
-            error.ends_with("the keys that lead to the values of the file are too long"),
+            error.ends_with("a…`: the keys that lead to the values of the file are too long"),
             "{}",
             error.len()
         );
+        assert!(error.len() < 300);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::secret::Secret;
 const MAX_EXPANDED: usize = 200_000;
 /// How many bytes of paths are hashed. Long keys above many values would multiply.
 const MAX_HASHED: usize = 1 << 27;
+/// How many characters of a path an error shows.
+const SHOWN: usize = 200;
 /// A comment belongs to one of few mappings around it; which one, only its tag can tell.
 const COMMENT_TRIES: usize = 32;
 
@@ -369,6 +371,10 @@ impl<'a> Walk<'a> {
                 Step::Key(key) => write!(path, ".{}", key.escape_debug()),
                 Step::Index(index) => write!(path, "[{index}]"),
             };
+        }
+        if let Some((cut, _)) = path.char_indices().nth(SHOWN) {
+            path.truncate(cut);
+            path.push('…');
         }
         SopsError::Value { line: Position::of(self.text, node.span.start).line, path, reason }
     }
