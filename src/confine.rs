@@ -58,7 +58,7 @@ pub enum ConfineError {
         path: String,
     },
     /// More bytes than the reader takes.
-    #[error("{path}: larger than {limit} bytes")]
+    #[error("{path}: larger than {}", size(*.limit))]
     TooLarge {
         /// As spelled.
         path: String,
@@ -88,6 +88,14 @@ impl Fault for ConfineError {
                 _ => Class::Internal,
             },
         }
+    }
+}
+
+fn size(bytes: u64) -> String {
+    if bytes > 0 && bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{bytes} bytes")
     }
 }
 

@@ -59,7 +59,7 @@ impl Repository {
         path
     }
 
-    /// Every file in it, with content: two calls that give the same show that a run in between left nothing behind.
+    /// Every file in it with its content, every link with its target: two calls that give the same show that a run in between left nothing behind.
     pub fn snapshot(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
         list(&self.path(), &mut files);
@@ -84,9 +84,13 @@ pub fn copy(from: &Path, to: &Path) {
 
 fn list(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
+        let entry = entry.unwrap();
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
             list(&path, files);
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path).unwrap();
+            files.push((path, target.into_os_string().into_encoded_bytes()));
         } else {
             let content = fs::read(&path).unwrap();
             files.push((path, content));

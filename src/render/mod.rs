@@ -75,8 +75,8 @@ impl Fault for AppError {
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The app's own settings file cannot be read.
-    #[error("read {FILE_NAME}")]
-    Settings(#[source] ConfineError),
+    #[error(transparent)]
+    Settings(ConfineError),
     /// The settings file is not text.
     #[error("{FILE_NAME} is not UTF-8")]
     SettingsText,
@@ -170,6 +170,7 @@ impl Renderer {
 
     async fn render_chart(&self, plan: &Plan, chart: &Chart, scope: &Scope) -> Result<Rendered, RenderError> {
         let mut documents = self.opener.open(&plan.values, scope).await?;
+        documents.iter().try_for_each(Values::require_mapping)?;
         let defaults = self.opener.open_defaults(scope);
         let mut flags = plan.sets.clone();
         for (path, file) in &plan.set_files {
@@ -201,8 +202,13 @@ impl Renderer {
 
     /// Manifests as they are, opened and resolved, in one stream.
     async fn render_manifests(&self, files: &[PathBuf], scope: &Scope) -> Result<Rendered, RenderError> {
+        let (root, directory) = bounds(scope);
         let source = |file: &PathBuf| {
-            let path = file.strip_prefix(bounds(scope).1).unwrap_or(file).display().to_string();
+            let path = match file.strip_prefix(directory) {
+                Ok(path) => path.display().to_string(),
+                // A link led elsewhere in the repository.
+                Err(_) => format!("/{}", file.strip_prefix(root).unwrap_or(file).display()),
+            };
             ValueSource::File(ValueFile {
                 spelled: path.clone(),
                 path,

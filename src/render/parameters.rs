@@ -17,6 +17,9 @@ use crate::fault::{Class, Fault};
 /// The file of settings in an app directory.
 pub const FILE_NAME: &str = ".strongroom.yaml";
 
+/// From this similarity on a name is taken for a typo of another.
+const LIKE: f64 = 0.8;
+
 /// What a setting holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -196,13 +199,19 @@ pub enum Place {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ParameterError {
     /// `ARGOCD_APP_PARAMETERS` is not what Argo CD writes.
-    #[error("ARGOCD_APP_PARAMETERS is not a JSON array of named parameters (line {line}, column {column})")]
+    #[error("ARGOCD_APP_PARAMETERS is not JSON (line {line}, column {column})")]
     NotJson {
         /// Line of the first mistake.
         line: usize,
         /// Column of the first mistake.
         column: usize,
     },
+    /// Nor is this.
+    #[error(
+        "ARGOCD_APP_PARAMETERS is not a list of parameters\n\
+         help: each has a `name`, and a `string`, an `array` of strings or a `map` of strings"
+    )]
+    NotParameters,
     /// The settings file is not YAML.
     #[error("read {FILE_NAME}")]
     NotYaml(#[from] ParseError),
@@ -210,16 +219,19 @@ pub enum ParameterError {
     #[error("{FILE_NAME} is not a YAML mapping")]
     NotMapping,
     /// There is no such setting.
-    #[error("{place} is not known\nhelp: did you mean {nearest:?}?")]
+    #[error("{place} is not known\nhelp: {help}")]
     Unknown {
         /// Where it stands.
         place: Place,
-        /// The known name that looks most like it.
-        nearest: &'static str,
+        /// The known name that looks most like it, or all of them.
+        help: String,
     },
     /// It stands twice in the same place.
     #[error("{0} is given twice")]
     Twice(Place),
+    /// No program can be given it.
+    #[error("{0} holds a NUL character")]
+    Nul(Place),
     /// It holds something else than its kind says.
     #[error("{place} must be {expected}")]
     WrongType {
@@ -255,6 +267,7 @@ impl Settings {
                 insert(&mut settings, parameter.name, place, value)?;
             }
         }
+        refuse_misspelled(environment)?;
         let mut seen = Vec::new();
         for (name, value) in from_argocd(environment)? {
             let place = Place::Parameter(name.clone());
@@ -311,8 +324,11 @@ fn insert(
     value: Json,
 ) -> Result<(), ParameterError> {
     let Some(parameter) = PARAMETERS.iter().find(|known| known.name == name) else {
-        return Err(ParameterError::Unknown { place, nearest: nearest(name) });
+        return Err(ParameterError::Unknown { place, help: help_for(name) });
     };
+    if parameter.kind != Kind::Document && holds_nul(&value) {
+        return Err(ParameterError::Nul(place));
+    }
     let value = coerce(parameter.kind, value).ok_or_else(|| wrong_type(&place, parameter.kind))?;
     settings.insert(parameter.name, Setting { place, value });
     Ok(())
@@ -397,29 +413,63 @@ fn from_node(kind: Option<Kind>, node: &Node, text: &str) -> Json {
 }
 
 fn from_argocd(environment: &Environment) -> Result<Vec<(String, Json)>, ParameterError> {
-    #[derive(serde::Deserialize)]
-    struct Announced {
-        name: String,
-        string: Option<String>,
-        array: Option<Vec<String>>,
-        map: Option<serde_json::Map<String, Json>>,
-    }
     let Some(text) = environment.get("ARGOCD_APP_PARAMETERS") else { return Ok(Vec::new()) };
-    let parameters: Option<Vec<Announced>> = serde_json::from_str(text)
+    let parameters: Json = serde_json::from_str(text)
         .map_err(|error| ParameterError::NotJson { line: error.line(), column: error.column() })?;
-    let value = |parameter: Announced| match parameter {
-        Announced { string: Some(text), array: None, map: None, .. } => Json::String(text),
-        Announced { string: None, array: Some(items), map: None, .. } => Json::from(items),
-        Announced { string: None, array: None, map: Some(map), .. } => Json::Object(map),
-        _ => Json::Null,
-    };
-    Ok(parameters.unwrap_or_default().into_iter().map(|known| (known.name.clone(), value(known))).collect())
+    match parameters {
+        Json::Null => Ok(Vec::new()),
+        Json::Array(parameters) => parameters.into_iter().map(announced).collect(),
+        _ => Err(ParameterError::NotParameters),
+    }
 }
 
-fn nearest(name: &str) -> &'static str {
+/// Name and value of a parameter as Argo CD announces it; null where it has none, or several.
+fn announced(parameter: Json) -> Result<(String, Json), ParameterError> {
+    let Json::Object(mut fields) = parameter else { return Err(ParameterError::NotParameters) };
+    let Some(Json::String(name)) = fields.remove("name") else { return Err(ParameterError::NotParameters) };
+    let values = ["string", "array", "map"].into_iter().filter_map(|kind| fields.remove(kind));
+    let mut values = values.filter(|value| !value.is_null());
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok((name, value)),
+        _ => Ok((name, Json::Null)),
+    }
+}
+
+/// Variables that are nobody's setting may be there for other uses, but not those that look like one.
+fn refuse_misspelled(environment: &Environment) -> Result<(), ParameterError> {
+    let plain = |name: &str| name.replace('_', "").to_lowercase().trim_end_matches('s').to_owned();
+    for (variable, _) in environment.iter() {
+        let Some(name) = variable.strip_prefix("ARGOCD_ENV_") else { continue };
+        let known = PARAMETERS.iter().find(|known| plain(known.name) == plain(name));
+        if let Some(known) = known.map(|known| upper_snake(known.name)).filter(|known| known != name) {
+            let place = Place::Environment(name.to_owned());
+            return Err(ParameterError::Unknown { place, help: format!("did you mean ARGOCD_ENV_{known}?") });
+        }
+    }
+    Ok(())
+}
+
+fn holds_nul(value: &Json) -> bool {
+    match value {
+        Json::String(text) => text.contains('\0'),
+        Json::Array(items) => items.iter().any(holds_nul),
+        Json::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Json::Null | Json::Bool(_) | Json::Number(_) => false,
+    }
+}
+
+/// A name that is much like a known one is offered that, every other one all of them.
+fn help_for(name: &str) -> String {
     let wanted = name.to_lowercase();
     let score = |known: &Parameter| strsim::jaro_winkler(&wanted, &known.name.to_lowercase());
-    PARAMETERS.iter().max_by(|a, b| score(a).total_cmp(&score(b))).map_or("", |known| known.name)
+    let nearest = PARAMETERS.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+    match nearest.filter(|known| score(known) >= LIKE) {
+        Some(known) => format!("did you mean {:?}?", known.name),
+        None => {
+            let names: Vec<_> = PARAMETERS.iter().map(|known| known.name).collect();
+            format!("the names are {}", names.join(", "))
+        }
+    }
 }
 
 fn upper_snake(name: &str) -> String {
@@ -526,10 +576,22 @@ mod tests {
     fn bad_settings_say_where_and_what() {
         let parameter = |json: &'static str| vec![("ARGOCD_APP_PARAMETERS", json)];
         let cases: &[(Vec<(&str, &str)>, Option<&str>, &str)] = &[
+            (parameter("{"), None, "ARGOCD_APP_PARAMETERS is not JSON (line 1, column 1)"),
             (
-                parameter("{"),
+                parameter(r#"{"name":"values"}"#),
                 None,
-                "ARGOCD_APP_PARAMETERS is not a JSON array of named parameters (line 1, column 0)",
+                "ARGOCD_APP_PARAMETERS is not a list of parameters\n\
+                 help: each has a `name`, and a `string`, an `array` of strings or a `map` of strings",
+            ),
+            (
+                parameter(r#"[{"name":"releaseName","string":"a\u0000b"}]"#),
+                None,
+                "parameter \"releaseName\" holds a NUL character",
+            ),
+            (
+                vec![("ARGOCD_ENV_VALUEFILE", "a.yaml")],
+                None,
+                "environment variable ARGOCD_ENV_VALUEFILE is not known\nhelp: did you mean ARGOCD_ENV_VALUE_FILES?",
             ),
             (
                 parameter(r#"[{"name":"valuefiles","array":[]}]"#),

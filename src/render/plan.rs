@@ -212,6 +212,9 @@ impl ValueFile {
                 base,
             }),
         };
+        if spelled.contains(char::is_control) {
+            return Err(wrong("holds a control character"));
+        }
         let Some((scheme, rest)) = spelled.split_once("://") else {
             return file(None, spelled, optional);
         };
@@ -237,7 +240,9 @@ impl ValueFile {
             "http" | "https" => {
                 Err(wrong("is a URL, which is not fetched\nhelp: keep the file in the repository"))
             }
-            _ => Err(wrong("has an unknown scheme")),
+            _ => Err(wrong(
+                "has an unknown scheme\nhelp: write a path, or `secrets://FILE` as for helm-secrets; a file with SOPS metadata needs no prefix",
+            )),
         }
     }
 }
@@ -357,7 +362,12 @@ mod tests {
                 "secrets+age-import://key.txt",
                 "value file \"secrets+age-import://key.txt\" is not of the form `KEY?FILE` behind the scheme",
             ),
-            ("s3://bucket/a.yaml", "value file \"s3://bucket/a.yaml\" has an unknown scheme"),
+            (
+                "s3://bucket/a.yaml",
+                "value file \"s3://bucket/a.yaml\" has an unknown scheme\n\
+                 help: write a path, or `secrets://FILE` as for helm-secrets; a file with SOPS metadata needs no prefix",
+            ),
+            ("a\nhelp: b", "value file \"a\\nhelp: b\" holds a control character"),
         ];
         for (spelled, message) in cases {
             let error = ValueFile::parse(spelled, false, Base::App).unwrap_err();

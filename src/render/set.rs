@@ -228,11 +228,11 @@ impl Sets {
         self.root.is_none()
     }
 
-    /// Every text that is set, in the order of its keys.
-    pub fn texts(&self) -> Vec<&Secret<String>> {
+    /// Every text that is set, behind its key as a flag spells it, in the order of the keys.
+    pub fn texts(&self) -> Vec<(String, &Secret<String>)> {
         let mut texts = Vec::new();
         if let Some(root) = &self.root {
-            root.texts(&mut texts);
+            root.texts(&mut String::new(), &mut texts);
         }
         texts
     }
@@ -399,11 +399,14 @@ impl Node {
         }
     }
 
-    fn texts<'a>(&'a self, texts: &mut Vec<&'a Secret<String>>) {
+    fn texts<'a>(&'a self, path: &mut String, texts: &mut Texts<'a>) {
         match self {
-            Self::Branch(children) => children.values().for_each(|child| child.texts(texts)),
-            Self::Items(children) => children.values().for_each(|child| child.texts(texts)),
-            Self::Leaf(value) => value.texts(texts),
+            Self::Branch(children) => each(children, path, |child, path| child.texts(path, texts)),
+            Self::Items(children) => {
+                let children = children.iter().map(|(index, child)| (*index, child));
+                each_index(children, path, |child, path| child.texts(path, texts));
+            }
+            Self::Leaf(value) => value.texts(path, texts),
         }
     }
 
@@ -527,11 +530,13 @@ impl Value {
         }
     }
 
-    fn texts<'a>(&'a self, texts: &mut Vec<&'a Secret<String>>) {
+    fn texts<'a>(&'a self, path: &mut String, texts: &mut Texts<'a>) {
         match self {
-            Self::Text(text) | Self::Kept(text) => texts.push(text),
-            Self::List(items) => items.iter().for_each(|item| item.texts(texts)),
-            Self::Map(map) => map.values().for_each(|value| value.texts(texts)),
+            Self::Text(text) | Self::Kept(text) => texts.push((path.clone(), text)),
+            Self::List(items) => {
+                each_index(items.iter().enumerate(), path, |item, path| item.texts(path, texts));
+            }
+            Self::Map(map) => each(map, path, |value, path| value.texts(path, texts)),
             _ => {}
         }
     }
@@ -592,17 +597,9 @@ impl Value {
             Self::Integer(number) => rendered.flags.push(("--set", format!("{path}={number}"))),
             Self::Bytes(bytes) => rendered.files.push((path.clone(), bytes.clone())),
             Self::List(items) => {
-                let _ = at_each_index(items.iter().enumerate(), path, |item, path| {
-                    item.retype(path, rendered);
-                    Ok(())
-                });
+                each_index(items.iter().enumerate(), path, |item, path| item.retype(path, rendered));
             }
-            Self::Map(map) => {
-                let _ = at_each(map, path, |value, path| {
-                    value.retype(path, rendered);
-                    Ok(())
-                });
-            }
+            Self::Map(map) => each(map, path, |value, path| value.retype(path, rendered)),
             _ => {}
         }
     }
@@ -634,11 +631,14 @@ impl Value {
     }
 }
 
+/// Texts and their keys.
+type Texts<'a> = Vec<(String, &'a Secret<String>)>;
+
 /// Calls `visit` with each child and the path of it, as a flag spells it.
-fn at_each<T>(
-    children: &BTreeMap<String, T>,
+fn at_each<'a, T>(
+    children: &'a BTreeMap<String, T>,
     path: &mut String,
-    mut visit: impl FnMut(&T, &mut String) -> Result<(), SetError>,
+    mut visit: impl FnMut(&'a T, &mut String) -> Result<(), SetError>,
 ) -> Result<(), SetError> {
     let length = path.len();
     for (key, child) in children {
@@ -655,7 +655,7 @@ fn at_each<T>(
 fn at_each_index<'a, T: 'a>(
     items: impl Iterator<Item = (usize, &'a T)>,
     path: &mut String,
-    mut visit: impl FnMut(&T, &mut String) -> Result<(), SetError>,
+    mut visit: impl FnMut(&'a T, &mut String) -> Result<(), SetError>,
 ) -> Result<(), SetError> {
     let length = path.len();
     for (index, item) in items {
@@ -664,6 +664,32 @@ fn at_each_index<'a, T: 'a>(
         path.truncate(length);
     }
     Ok(())
+}
+
+/// [`at_each`] for a visit that cannot fail.
+fn each<'a, T>(
+    children: &'a BTreeMap<String, T>,
+    path: &mut String,
+    mut visit: impl FnMut(&'a T, &mut String),
+) {
+    let visit = |child: &'a T, path: &mut String| {
+        visit(child, path);
+        Ok(())
+    };
+    at_each(children, path, visit).expect("nothing in it fails");
+}
+
+/// [`at_each_index`] for a visit that cannot fail.
+fn each_index<'a, T: 'a>(
+    items: impl Iterator<Item = (usize, &'a T)>,
+    path: &mut String,
+    mut visit: impl FnMut(&'a T, &mut String),
+) {
+    let visit = |item: &'a T, path: &mut String| {
+        visit(item, path);
+        Ok(())
+    };
+    at_each_index(items, path, visit).expect("nothing in it fails");
 }
 
 /// A document, or nothing when `write` has nothing to say.

@@ -14,7 +14,7 @@ use futures::future::join_all;
 
 use crate::confine::{self, ConfineError};
 use crate::document::value::Value;
-use crate::document::{self, Format, ParseError, Stream};
+use crate::document::{self, Format, Kind, ParseError, Stream, Style};
 use crate::fault::{Class, Fault, report};
 use crate::refs::grammar::Expression;
 use crate::refs::resolve::{RefError, Resolver};
@@ -55,6 +55,23 @@ pub struct Values {
     pub opened: Vec<Secret<String>>,
 }
 
+impl Values {
+    /// Helm takes nothing else than keys with values, or nothing at all.
+    pub fn require_mapping(&self) -> Result<(), ValuesError> {
+        let kind = match self.stream.documents.first().map(|root| &root.kind) {
+            Some(Kind::Scalar { value, style: Style::Plain })
+                if ["", "~", "null", "Null", "NULL"].contains(&value.expose().as_str()) =>
+            {
+                return Ok(());
+            }
+            None | Some(Kind::Mapping(_)) => return Ok(()),
+            Some(Kind::Sequence(_)) => "a list",
+            Some(Kind::Scalar { .. } | Kind::Alias(_)) => "one value",
+        };
+        Err(ValuesError::of(&self.name, ValuesFault::NotAMapping(kind)))
+    }
+}
+
 impl Opener {
     /// Opens value sources, in order, without those that may be missing and are.
     pub async fn open(&self, sources: &[ValueSource], scope: &Scope) -> Result<Vec<Values>, ValuesError> {
@@ -83,14 +100,14 @@ impl Opener {
         format: Format,
         scope: &Scope,
     ) -> Result<Values, ValuesError> {
-        let error = |fault| ValuesError { name: name.to_owned(), fault };
-        let text = document::text_of(bytes.expose()).map_err(|fault| error(fault.into()))?;
-        let stream = document::parse(text, format).map_err(|fault| error(fault.into()))?;
+        let error = |fault| ValuesError::of(name, fault);
+        let parse = |fault| error(ValuesFault::Parse(fault));
+        let text = document::text_of(bytes.expose()).map_err(parse)?;
+        let stream = document::parse(text, format).map_err(parse)?;
         let (text, stream, opened) = if sops::is_encrypted(&stream) {
             let opened = sops::open::open(text, format, &self.keyring, scope, self.sops).await;
             let opened = opened.map_err(|fault| error(fault.into()))?;
-            let stream =
-                document::parse(opened.text.expose(), format).map_err(|fault| error(fault.into()))?;
+            let stream = document::parse(opened.text.expose(), format).map_err(parse)?;
             (opened.text, stream, opened.leaves)
         } else {
             (Secret::new(text.to_owned()), stream, Vec::new())
@@ -140,7 +157,7 @@ impl Opener {
         documents.splice(..0, defaults);
         let found = wanted(documents, sets);
         let set_expressions: Vec<_> =
-            sets.texts().into_iter().map(|text| Expression::parse(text.expose())).collect();
+            sets.texts().into_iter().map(|(key, text)| (key, Expression::parse(text.expose()))).collect();
         let mut resolved = self.values_of(documents, &found, &set_expressions, scope).await?;
         let opened = texts(&resolved);
         let of_sets = resolved.split_off(found.iter().map(Vec::len).sum());
@@ -172,21 +189,23 @@ impl Opener {
         Ok(opened)
     }
 
-    /// The values of what was `found` in `documents`, then of `others`.
+    /// The values of what was `found` in `documents`, then of `others`, which stand at their keys.
     async fn values_of(
         &self,
         documents: &[Values],
         found: &[Vec<Found<'_>>],
-        others: &[Option<Expression>],
+        others: &[(String, Option<Expression>)],
         scope: &Scope,
     ) -> Result<Vec<Value>, ReferencesError> {
         let in_documents = found.iter().flatten().map(|found| &found.expression);
-        let expressions: Vec<&Expression> = in_documents.chain(others.iter().flatten()).collect();
+        let others = others.iter().filter_map(|(key, expression)| Some((key, expression.as_ref()?)));
+        let of_others = others.clone().map(|(_, expression)| expression);
+        let expressions: Vec<&Expression> = in_documents.chain(of_others).collect();
         let results = self.resolver.resolve(scope, &expressions).await;
         let places = found.iter().zip(documents).flat_map(|(found, values)| {
             found.iter().map(|found| format!("{} of {}", found.spelled_path(), values.name))
         });
-        all_of(results, places)
+        all_of(results, places.chain(others.map(|(key, _)| format!("{key} of parameters"))))
     }
 
     /// `None` is a file that may be missing and is.
@@ -195,7 +214,7 @@ impl Opener {
         match read {
             Ok(bytes) => Ok(Some(bytes)),
             Err(fault) if file.optional && fault.class() == Class::NotFound => Ok(None),
-            Err(fault) => Err(ValuesError { name: file.spelled.clone(), fault }),
+            Err(fault) => Err(ValuesError::of(&file.spelled, fault)),
         }
     }
 
@@ -240,7 +259,6 @@ fn all_of(
     results: Vec<Result<Value, Vec<RefError>>>,
     places: impl Iterator<Item = String>,
 ) -> Result<Vec<Value>, ReferencesError> {
-    let places = places.chain(std::iter::repeat("a single value".to_owned()));
     let (mut values, mut failures) = (Vec::new(), Vec::new());
     for (result, place) in results.into_iter().zip(places) {
         match result {
@@ -280,10 +298,10 @@ fn apply(
 }
 
 /// Puts the values of `expressions`, one or none for each text of `sets`, in.
-fn fill(sets: &mut Sets, expressions: &[Option<Expression>], values: Vec<Value>) {
+fn fill(sets: &mut Sets, expressions: &[(String, Option<Expression>)], values: Vec<Value>) {
     let (mut expressions, mut values) = (expressions.iter(), values.into_iter());
     let filled: Result<(), std::convert::Infallible> = sets.open(|_| {
-        let holds = expressions.next().is_some_and(Option::is_some);
+        let holds = expressions.next().is_some_and(|(_, expression)| expression.is_some());
         let value = if holds { values.next() } else { None };
         Ok(value)
     });
@@ -323,11 +341,29 @@ fn bytes(file: &ValueFile, scope: &Scope) -> Result<Secret<Vec<u8>>, ValuesFault
 
 /// A value source cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("open {name}")]
-pub struct ValuesError {
-    name: String,
-    #[source]
-    fault: ValuesFault,
+pub enum ValuesError {
+    /// It lies outside the repository, or is not there.
+    #[error(transparent)]
+    Path(ConfineError),
+    /// What it holds does not open.
+    #[error("open {name}")]
+    Open {
+        /// How errors call it.
+        name: String,
+        /// Why.
+        #[source]
+        fault: ValuesFault,
+    },
+}
+
+impl ValuesError {
+    /// An error about a path names it already.
+    fn of(name: &str, fault: ValuesFault) -> Self {
+        match fault {
+            ValuesFault::Path(error) => Self::Path(error),
+            fault => Self::Open { name: name.to_owned(), fault },
+        }
+    }
 }
 
 /// Why a value source cannot be opened.
@@ -343,8 +379,11 @@ pub enum ValuesFault {
     #[error("the key {0:?} is not in the keys folder")]
     Key(String),
     /// It is not text, or not YAML.
-    #[error("not a values document: {0}")]
-    Parse(#[from] ParseError),
+    #[error("{0}")]
+    Parse(ParseError),
+    /// Its top is no mapping.
+    #[error("it holds {0}, not a mapping of values")]
+    NotAMapping(&'static str),
     /// It is encrypted and does not open.
     #[error(transparent)]
     Sops(#[from] SopsError),
@@ -352,7 +391,10 @@ pub enum ValuesFault {
 
 impl Fault for ValuesError {
     fn class(&self) -> Class {
-        self.fault.class()
+        match self {
+            Self::Path(error) => error.class(),
+            Self::Open { fault, .. } => fault.class(),
+        }
     }
 }
 
@@ -361,7 +403,7 @@ impl Fault for ValuesFault {
         match self {
             Self::Path(error) => error.class(),
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => Class::NotFound,
-            Self::Read(_) | Self::Key(_) => Class::Invalid,
+            Self::Read(_) | Self::Key(_) | Self::NotAMapping(_) => Class::Invalid,
             Self::Parse(error) => error.class(),
             Self::Sops(error) => error.class(),
         }
