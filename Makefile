@@ -58,7 +58,7 @@ set-up: ## Get what the tests need: a few packages of the machine and the pinned
 lint: ## Check format, lints, documentation, scripts, and the licences and sources of dependencies
 	@e2e/tools/get cargo-deny
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh image/build; do bash -n "$$script"; done
 	$(STRONGROOM_TOOLS)/cargo-deny --log-level error check bans licenses sources
@@ -72,6 +72,18 @@ bench: build ## Compare speed with helm, sops and vals; wants a machine that doe
 soak: build ## Render for two minutes, several at once, and look for anything left behind
 	@e2e/tools/get helm
 	$(CARGO) test --locked --test soak -- --ignored --nocapture
+
+FUZZ_TARGETS := authority references sops_metadata text_surgery
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+
+.PHONY: fuzz
+fuzz: ## Fuzz everything that parses bytes from outside, a minute each
+	@RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $(TARGET) --target-dir target/fuzz -p strongroom-fuzz \
+	  --config profile.release.lto=false --config profile.release.codegen-units=16 --config profile.release.debug-assertions=true
+	for target in $(FUZZ_TARGETS); do
+	  mkdir -p fuzz/corpus/$$target fuzz/artifacts
+	  target/fuzz/$(TARGET)/release/$$target -max_total_time=60 -max_len=4096 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/$$target examples/hello/secrets
+	done
 
 .PHONY: advisories
 advisories: ## Check dependencies against known vulnerabilities; needs a network that reaches the advisory database

@@ -85,6 +85,9 @@ pub async fn run(
     environment: Environment,
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
+    if matches!(cli.command, Command::Serve(_) | Command::Generate(_)) {
+        hide_memory();
+    }
     if let Command::Serve(args) = &cli.command {
         return serve::run(args, assembly::renderer(&cli.operator, Trust::Application, &environment)?, stop)
             .await;
@@ -92,6 +95,16 @@ pub async fn run(
     tokio::select! {
         output = once(cli, environment) => output,
         signal = stop => Err(Failure::stopped(signal)),
+    }
+}
+
+/// Other processes of the same user cannot read the memory of this one, and no core is dumped. Not done on a terminal,
+/// where it would also take `/dev/fd` away from an unprivileged person.
+fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+    {
+        tracing::warn!(%error, "the kernel does not let this process hide its memory");
     }
 }
 

@@ -463,12 +463,11 @@ fn help_for(name: &str) -> String {
     let wanted = name.to_lowercase();
     let score = |known: &Parameter| strsim::jaro_winkler(&wanted, &known.name.to_lowercase());
     let nearest = PARAMETERS.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
-    match nearest.filter(|known| score(known) >= LIKE) {
-        Some(known) => format!("did you mean {:?}?", known.name),
-        None => {
-            let names: Vec<_> = PARAMETERS.iter().map(|known| known.name).collect();
-            format!("the names are {}", names.join(", "))
-        }
+    if let Some(known) = nearest.filter(|known| score(known) >= LIKE) {
+        format!("did you mean {:?}?", known.name)
+    } else {
+        let names: Vec<_> = PARAMETERS.iter().map(|known| known.name).collect();
+        format!("the names are {}", names.join(", "))
     }
 }
 

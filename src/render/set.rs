@@ -606,11 +606,8 @@ impl Value {
 
     fn render_item(&self, path: &mut String, rendered: &mut Rendered) -> Result<(), SetError> {
         match self {
-            Self::Text(text) | Self::Kept(text) => {
-                rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into()));
-            }
             Self::Bytes(bytes) => rendered.files.push((path.clone(), bytes.clone())),
-            Self::Opened(Data::String(text)) => {
+            Self::Text(text) | Self::Kept(text) | Self::Opened(Data::String(text)) => {
                 rendered.files.push((path.clone(), text.expose().as_bytes().to_vec().into()));
             }
             Self::Opened(_) => return Err(SetError::OpenedInList { key: path.clone() }),
