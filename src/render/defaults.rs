@@ -193,7 +193,7 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let inner = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{inner}]\n"));
+            bomb.extend([format!("a{level}: &a{level} [{inner}]\n")]);
         }
         bomb.push_str("b: [*a8, ref+echo://x]\n");
         assert!(overlay_of(&bomb).is_err());

@@ -573,8 +573,9 @@ mod tests {
 
     #[test]
     fn bad_settings_say_where_and_what() {
+        type Case<'a> = (Vec<(&'a str, &'a str)>, Option<&'a str>, &'a str);
         let parameter = |json: &'static str| vec![("ARGOCD_APP_PARAMETERS", json)];
-        let cases: &[(Vec<(&str, &str)>, Option<&str>, &str)] = &[
+        let cases: &[Case<'_>] = &[
             (parameter("{"), None, "ARGOCD_APP_PARAMETERS is not JSON (line 1, column 1)"),
             (
                 parameter(r#"{"name":"values"}"#),
