@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use support::MARKER;
@@ -206,7 +207,7 @@ fn every_scheme_gives_what_it_points_to() {
     encrypt(&repository.write("app/sealed.json", "{\"port\": 5432}"), &["--age", &key.recipient]);
     let mut values = String::from("secrets:\n");
     for (number, (reference, _)) in rows.iter().enumerate() {
-        values += &format!("  row{number:02}: {reference}\n");
+        writeln!(values, "  row{number:02}: {reference}").unwrap();
     }
     repository.write("app/references.yaml", values);
 
@@ -297,7 +298,7 @@ fn what_is_referenced_twice_is_fetched_once() {
     repository.write("app/templates/secret.yaml", TYPES_TEMPLATE);
     let mut values = String::from("secrets:\n");
     for number in 0..20 {
-        values += &format!("  row{number:02}: ref+awssecrets://one{}\n", number % 5);
+        writeln!(values, "  row{number:02}: ref+awssecrets://one{}", number % 5).unwrap();
     }
     repository.write("app/values.yaml", values);
     let output = at(&store, generate(&repository, "app")).env("STRONGROOM_ALLOW_REFS", "awssecrets").ok();
