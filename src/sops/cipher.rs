@@ -33,6 +33,11 @@ pub fn is_sealed(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
+/// Whether `text` is what is left of an encrypted value that was cut off behind its `ENC[`.
+pub fn is_cut_off(text: &str) -> bool {
+    text.starts_with("ENC[") && PREFIX.starts_with(text)
+}
+
 /// Whether `text` is a whole encrypted value of the type `comment`.
 pub fn is_sealed_comment(text: &str) -> bool {
     Sealed::parse(text).is_some_and(|sealed| sealed.kind == "comment")

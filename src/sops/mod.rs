@@ -37,8 +37,12 @@ fn has_sealed_value(document: &Node) -> bool {
     let mut open = vec![document];
     while let Some(node) = open.pop() {
         match &node.kind {
-            Kind::Scalar { value, .. } if cipher::is_sealed(value.expose()) => return true,
-            Kind::Scalar { .. } | Kind::Alias(_) => {}
+            Kind::Scalar { value, .. } => {
+                if cipher::is_sealed(value.expose()) || cipher::is_cut_off(value.expose()) {
+                    return true;
+                }
+            }
+            Kind::Alias(_) => {}
             Kind::Sequence(items) => open.extend(items),
             Kind::Mapping(entries) => open.extend(entries.iter().map(|(_, value)| value)),
         }
