@@ -173,9 +173,7 @@ impl Renderer {
         documents.iter().try_for_each(Values::require_mapping)?;
         let defaults = self.opener.open_defaults(scope);
         let mut flags = plan.sets.clone();
-        for (path, file) in &plan.set_files {
-            flags.file.push((path.clone(), self.opener.open_content(file, scope).await?));
-        }
+        flags.file.extend(self.opener.open_contents(&plan.set_files, scope).await?);
         let mut sets = Sets::parse(&flags)?;
         let mut opened = self.opener.resolve(defaults, &mut documents, &mut sets, scope).await?;
         opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));

@@ -29,6 +29,9 @@ use crate::sops;
 use crate::sops::keys::Keyring;
 use crate::sops::open::{OpenOptions, SopsError};
 
+/// All value files of a render may have so many bytes, and all files that become one value each as many again.
+const MAX_TOGETHER: usize = 2 * document::MAX_SIZE;
+
 /// Opens value sources and resolves their references.
 #[derive(Debug)]
 pub struct Opener {
@@ -75,21 +78,23 @@ impl Values {
 impl Opener {
     /// Opens value sources, in order, without those that may be missing and are.
     pub async fn open(&self, sources: &[ValueSource], scope: &Scope) -> Result<Vec<Values>, ValuesError> {
-        let opened = join_all(sources.iter().map(|source| self.open_one(source, scope))).await;
-        opened.into_iter().filter_map(Result::transpose).collect()
-    }
-
-    async fn open_one(&self, source: &ValueSource, scope: &Scope) -> Result<Option<Values>, ValuesError> {
-        let (name, format, bytes) = match source {
-            ValueSource::Inline { name, text } => {
-                (name, Format::Yaml, Secret::new(text.expose().clone().into_bytes()))
-            }
-            ValueSource::File(file) => match self.read(file, scope)? {
-                Some(bytes) => (&file.spelled, Format::of_name(&file.path), bytes),
-                None => return Ok(None),
-            },
-        };
-        self.open_text(name, &bytes, format, scope).await.map(Some)
+        let mut budget = Budget::default();
+        let mut found = Vec::new();
+        for source in sources {
+            let (name, format, bytes) = match source {
+                ValueSource::Inline { name, text } => {
+                    (name, Format::Yaml, Secret::new(text.expose().clone().into_bytes()))
+                }
+                ValueSource::File(file) => match self.read(file, scope)? {
+                    Some(bytes) => (&file.spelled, Format::of_name(&file.path), bytes),
+                    None => continue,
+                },
+            };
+            budget.spend(name, bytes.expose().len())?;
+            found.push((name, format, bytes));
+        }
+        let open = found.iter().map(|(name, format, bytes)| self.open_text(name, bytes, *format, scope));
+        join_all(open).await.into_iter().collect()
     }
 
     /// Opens `bytes`, which errors call `name`.
@@ -115,12 +120,23 @@ impl Opener {
         Ok(Values { name: name.to_owned(), text, stream, opened })
     }
 
-    /// The content of a file that becomes one value, opened where it is a SOPS file.
-    pub async fn open_content(
+    /// The contents of files that become one value each, by its path; opened where they are SOPS files.
+    pub async fn open_contents(
         &self,
-        file: &ValueFile,
+        files: &[(String, ValueFile)],
         scope: &Scope,
-    ) -> Result<Secret<Vec<u8>>, ValuesError> {
+    ) -> Result<Vec<(String, Secret<Vec<u8>>)>, ValuesError> {
+        let mut budget = Budget::default();
+        let mut contents = Vec::new();
+        for (path, file) in files {
+            let content = self.open_content(file, scope).await?;
+            budget.spend(&file.spelled, content.expose().len())?;
+            contents.push((path.clone(), content));
+        }
+        Ok(contents)
+    }
+
+    async fn open_content(&self, file: &ValueFile, scope: &Scope) -> Result<Secret<Vec<u8>>, ValuesError> {
         let bytes = self.read(file, scope)?.unwrap_or_default();
         let format = Format::of_name(&file.path);
         let stream = document::text_of(bytes.expose()).and_then(|text| document::parse(text, format));
@@ -224,6 +240,23 @@ impl Opener {
         let name = Path::new(key).file_name();
         let held = name.is_some_and(|name| self.keys_dir.join(name).is_file());
         if held { Ok(()) } else { Err(ValuesFault::Key(key.clone())) }
+    }
+}
+
+/// What the files of one render may hold together: an application can list one large file many times.
+struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(MAX_TOGETHER)
+    }
+}
+
+impl Budget {
+    fn spend(&mut self, name: &str, bytes: usize) -> Result<(), ValuesError> {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.ok_or_else(|| ValuesError::of(name, ValuesFault::TooMuch))?;
+        Ok(())
     }
 }
 
@@ -381,6 +414,9 @@ pub enum ValuesFault {
     /// It is not text, or not YAML.
     #[error("{0}")]
     Parse(ParseError),
+    /// It is one file too much.
+    #[error("with the files before it, it is larger than {} MiB", MAX_TOGETHER >> 20)]
+    TooMuch,
     /// Its top is no mapping.
     #[error("it holds {0}, not a mapping of values")]
     NotAMapping(&'static str),
@@ -403,7 +439,7 @@ impl Fault for ValuesFault {
         match self {
             Self::Path(error) => error.class(),
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => Class::NotFound,
-            Self::Read(_) | Self::Key(_) | Self::NotAMapping(_) => Class::Invalid,
+            Self::Read(_) | Self::Key(_) | Self::TooMuch | Self::NotAMapping(_) => Class::Invalid,
             Self::Parse(error) => error.class(),
             Self::Sops(error) => error.class(),
         }
