@@ -33,15 +33,21 @@ pub(super) enum Trust {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AssemblyError {
     /// A list of what may be opened.
-    #[error("read {variable}: {source}")]
+    #[error("read {variable}")]
     AllowList {
         /// The variable that holds it.
         variable: &'static str,
         /// What is wrong.
         source: AllowListError,
     },
+    /// A path that leads into whatever directory the process is in.
+    #[error("use the helm {path}: not an absolute path, so a repository could bring its own helm")]
+    Helm {
+        /// As the operator gave it.
+        path: String,
+    },
     /// The file of the passphrase.
-    #[error("read the passphrase from {path}: {source}")]
+    #[error("read the passphrase from {path}")]
     Passphrase {
         /// Where it should be.
         path: String,
@@ -84,7 +90,7 @@ pub(super) fn renderer(
             sops,
         },
         helm: Arc::new(HelmCli {
-            path: executable(&operator.helm, environment),
+            path: executable(&operator.helm, trust, environment)?,
             memory_limit: operator.helm_memory_limit.clone(),
         }),
         timeout: operator.timeout,
@@ -132,13 +138,23 @@ fn keyring(
 }
 
 /// A bare name is looked up in `PATH`; where it is not found it stays as it is, and running it says so.
-fn executable(name: &Path, environment: &Environment) -> PathBuf {
+///
+/// Neither leads into the current directory, unless a person says so.
+fn executable(name: &Path, trust: Trust, environment: &Environment) -> Result<PathBuf, AssemblyError> {
+    let path = || name.display().to_string();
+    if name.is_absolute() {
+        return Ok(name.to_owned());
+    }
     if name.components().count() > 1 {
-        return name.to_owned();
+        return match trust {
+            Trust::Application => Err(AssemblyError::Helm { path: path() }),
+            Trust::Person => std::path::absolute(name).map_err(|_| AssemblyError::Helm { path: path() }),
+        };
     }
     let directories = environment.get("PATH").map(std::env::split_paths).into_iter().flatten();
+    let directories = directories.filter(|directory| directory.is_absolute());
     let mut candidates = directories.map(|directory| directory.join(name));
-    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| name.to_owned())
+    Ok(candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| name.to_owned()))
 }
 
 /// The first line of the file.
@@ -147,4 +163,29 @@ fn passphrase(path: &Path) -> Result<Secret<String>, AssemblyError> {
         .map_err(|source| AssemblyError::Passphrase { path: path.display().to_string(), source })?;
     let text = Secret::new(text);
     Ok(Secret::new(text.expose().lines().next().unwrap_or_default().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helm_is_never_taken_from_the_current_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("helm"), "").unwrap();
+        let held = folder.path().join("helm");
+        let path = format!(":.:target:{}", folder.path().display());
+        let environment: Environment = [("PATH", path)].into_iter().collect();
+        let find =
+            |name: &str, trust| executable(Path::new(name), trust, &environment).map_err(|e| e.to_string());
+        assert_eq!(find("helm", Trust::Application), Ok(held.clone()));
+        assert_eq!(find("nohelm", Trust::Application), Ok(PathBuf::from("nohelm")));
+        assert_eq!(find(&held.display().to_string(), Trust::Application), Ok(held));
+        assert_eq!(
+            find("./helm", Trust::Application).unwrap_err(),
+            "use the helm ./helm: not an absolute path, so a repository could bring its own helm"
+        );
+        assert!(find("bin/helm", Trust::Application).is_err());
+        assert!(find("bin/helm", Trust::Person).unwrap().is_absolute());
+    }
 }

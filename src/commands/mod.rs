@@ -142,7 +142,7 @@ fn completion(shell: clap_complete::Shell) -> Secret<Vec<u8>> {
 
 /// A file or directory named by the person at the terminal cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("read {path}: {source}")]
+#[error("read {path}")]
 struct InputError {
     path: String,
     source: io::Error,

@@ -322,6 +322,9 @@ fn message(output: &Output, call: &HelmCall, names: &[(String, String)]) -> Stri
         return format!("a message of more than {} KiB, which is not shown", STDERR_LIMIT >> 10);
     }
     let text = output.stderr.expose();
+    if output.code != 0 && text.trim().is_empty() {
+        return format!("it failed with exit code {} and said nothing", output.code);
+    }
     let start = text.find("Error: ").filter(|at| *at == 0 || text[..*at].ends_with('\n'));
     let text = start.map_or(text.as_str(), |at| &text[at + "Error: ".len()..]);
     let text = text.replace("\n\nUse --debug flag to render out invalid YAML", "");
