@@ -250,13 +250,16 @@ impl Walk<'_> {
     }
 }
 
-/// The names in a directory, sorted. A name that is not UTF-8 is refused.
+/// The names in a directory, sorted. A name that is not UTF-8, or that would not be one line in a message, is refused.
 fn names(root: &Path, directory: &Path) -> Result<Vec<String>, ChartError> {
     let io = |source| ChartError::Io { path: shown(root, directory), source };
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
         let name = name.into_string().map_err(|_| io(io::Error::other("a file name is not UTF-8")))?;
+        if name.contains(char::is_control) {
+            return Err(io(io::Error::other(format!("the file name {name:?} holds a control character"))));
+        }
         names.push(name);
     }
     names.sort_unstable();

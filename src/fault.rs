@@ -47,7 +47,8 @@ pub trait Fault: Error + Send + Sync + 'static {
 
 /// Joins an error and its sources into one message: `outer: inner: innermost`.
 ///
-/// `help: …` lines of every link are moved to the end, one a line, each said once.
+/// `help: …` lines of every link are moved to the end, one a line, each said once. Control characters, which the names
+/// of a repository may hold and a terminal would obey, are shown and not printed.
 pub fn report(error: &dyn Error) -> String {
     let mut causes = Vec::new();
     let mut help = Vec::new();
@@ -71,7 +72,19 @@ pub fn report(error: &dyn Error) -> String {
         message.push('\n');
         message.push_str(&line);
     }
-    message
+    visible(message)
+}
+
+fn visible(message: String) -> String {
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    if !message.contains(obeyed) {
+        return message;
+    }
+    let mut shown = String::with_capacity(message.len());
+    for c in message.chars() {
+        if obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -83,11 +96,16 @@ mod tests {
     struct Outer(#[source] Inner);
 
     #[derive(Debug, thiserror::Error)]
+    #[error("open \u{1b}[2J.yaml\tor\nnot")]
+    struct Hostile;
+
+    #[derive(Debug, thiserror::Error)]
     #[error("no key matches\nhelp: add the key")]
     struct Inner;
 
     #[test]
     fn report_joins_the_chain_and_says_each_help_once() {
+        assert_eq!(report(&Hostile), "open \\u{1b}[2J.yaml\\tor\nnot");
         assert_eq!(report(&Outer(Inner)), "open a.yaml: no key matches\nhelp: add the key");
     }
 }
