@@ -6,14 +6,19 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use support::MARKER;
+use support::fake_aws::{FakeSecretsManager, Refusal};
 use support::keys::{AgeKey, KeysFolder};
 use support::process::{Output, Run};
 use support::product::generate;
@@ -122,7 +127,7 @@ fn a_chart_that_does_not_template() {
         let message = refused(&repository, |run| {
             with_value_files(&["sealed.yaml"])(run).env("STRONGROOM_KEYS_DIR", keys.path())
         });
-        assert!(message.starts_with("helm template: "), "{message}");
+        assert!(message.starts_with("render the chart with helm: "), "{message}");
         assert!(message.contains(expected), "{template}:\n{message}");
     }
 }
@@ -166,11 +171,38 @@ fn a_value_file_that_cannot_be_used() {
         ("deep-block.yaml", "open deep-block.yaml: nested deeper than 1000 levels (line 1001)"),
         (
             "bomb.yaml",
-            "helm template: failed to parse bomb.yaml: cannot unmarshal yaml document: error converting YAML to \
+            "render the chart with helm: failed to parse bomb.yaml: cannot unmarshal yaml document: error converting YAML to \
              JSON: yaml: document contains excessive aliasing",
         ),
     ] {
         assert_eq!(refused(&repository, with_value_files(&[file])), expected);
+    }
+}
+
+#[test]
+fn one_large_file_listed_many_times() {
+    let repository = with_files(&[]);
+    let mut large = b"a: ".to_vec();
+    large.resize(15 << 20, b'x');
+    repository.write("app/large.yaml", large);
+    assert_eq!(
+        refused(&repository, with_value_files(&["large.yaml"; 100])),
+        "open large.yaml: with the files before it, it is larger than 32 MiB"
+    );
+    let files = serde_json::json!({ "a": "large.yaml", "b": "large.yaml", "c": "large.yaml" }).to_string();
+    assert_eq!(
+        refused(&repository, |run| run.env("ARGOCD_ENV_FILE_PARAMETERS", files)),
+        "open large.yaml: with the files before it, it is larger than 32 MiB"
+    );
+}
+
+#[test]
+fn names_that_would_be_messages_of_their_own() {
+    for name in ["a\nhelp: run this.yaml", "\u{1b}[2J.yaml"] {
+        let repository = with_files(&[]);
+        symlink("/etc/passwd", repository.path().join("app").join(name)).unwrap();
+        let message = refused(&repository, |run| run);
+        assert_eq!(message, format!("read app: the file name {name:?} holds a control character"));
     }
 }
 
@@ -230,4 +262,564 @@ fn links_of_a_chart_out_of_the_repository() {
     assert!(inside.contains("kind: A") && inside.contains("kind: C"), "{inside}");
     symlink("/etc/passwd", repository.path().join("app/b.yaml")).unwrap();
     assert_eq!(refused(&repository, |run| run), format!("the chart cannot be used: b.yaml: {outside}"));
+}
+
+#[test]
+fn a_sops_file_without_a_usable_key() {
+    let (of_the_file, other, third) = (AgeKey::new(), AgeKey::new(), AgeKey::new());
+    let folder = Repository::new();
+    let file = folder.write("sealed.yaml", format!("password: {MARKER}\n"));
+    let sealed = encrypt(&file, &["--age", &format!("{},{}", of_the_file.recipient, other.recipient)]);
+    let repository = with_files(&[("sealed.yaml", &fs::read_to_string(sealed).unwrap())]);
+    let keys = KeysFolder::new().with("age.txt", &third.identity).with("notes.txt", MARKER);
+    let place = keys.path().display();
+    let message = refused(&repository, |run| {
+        with_value_files(&["sealed.yaml"])(run).env("STRONGROOM_KEYS_DIR", keys.path())
+    });
+    assert_eq!(
+        message,
+        format!(
+            "open sealed.yaml: none of the file's keys could be used\n  \
+             age {}: no age identity for it is loaded\n  \
+             age {}: no age identity for it is loaded\n\
+             help: keys folder {place}: 1 age identity\n\
+             help: not used: {place}/notes.txt: not an OpenPGP secret key, age identity or SSH private key",
+            of_the_file.recipient, other.recipient
+        )
+    );
+    let denied = refused(&repository, |run| {
+        with_value_files(&["sealed.yaml"])(run)
+            .env("SOPS_AGE_KEY", &of_the_file.identity)
+            .env("STRONGROOM_ALLOW_KEYS", "kms")
+    });
+    let denial = "app \"hello\" of project \"default\" may not open SOPS key age";
+    assert!(denied.contains(denial), "{denied}");
+}
+
+#[test]
+fn a_sops_file_that_was_changed() {
+    const EDITED: &str = "help: change encrypted files with `sops edit` or `sops set` only";
+    let key = AgeKey::new();
+    let sealed = sealed_to(&key);
+    let line = |start: &str| sealed.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
+    let without = |start: &str| sealed.replace(&format!("{}\n", line(start)), "");
+    let changed = |start: &str, new: &str| sealed.replace(&line(start), new);
+    let (password, port) = (line("password: "), line("port: "));
+    let armor = sealed.lines().find(|line| line.contains("BEGIN AGE")).unwrap();
+    for (text, expected) in [
+        (
+            without("port: "),
+            "the MAC of the file does not match its values: a value was changed, added, removed or moved"
+                .to_owned(),
+        ),
+        (
+            sealed.replace(&password, &port.replace("port:", "password:")),
+            "line 1: `password`: it was changed, moved to another key or encrypted with another data key"
+                .to_owned(),
+        ),
+        (
+            changed("password: ", &format!("password: {MARKER}")),
+            format!(
+                "line 1: `password`: it is not encrypted, though the rule of the file says it is\n{EDITED}"
+            ),
+        ),
+        (
+            password.replace(",tag:", ",gat:") + &sealed.replace(&password, ""),
+            "line 1: `password`: not a whole encrypted value (`ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]`)"
+                .to_owned(),
+        ),
+        (without("    mac: "), "the file has no MAC".to_owned()),
+        (changed("    mac: ", "    mac: x"), "the MAC of the file cannot be opened: not a whole".to_owned()),
+        (
+            changed("    lastmodified: ", "    lastmodified: \"2020-01-01T00:00:00Z\""),
+            "the MAC of the file cannot be opened: it was changed".to_owned(),
+        ),
+        (
+            changed("    lastmodified: ", "    lastmodified: soon"),
+            "`sops.lastmodified` in the SOPS metadata is not a time".to_owned(),
+        ),
+        (without("    lastmodified: "), "the SOPS metadata lacks `sops.lastmodified`".to_owned()),
+        (without("          recipient: "), "the SOPS metadata lacks `sops.age[0].recipient`".to_owned()),
+        (
+            changed("        - enc: ", "        - cne: |"),
+            "the SOPS metadata lacks `sops.age[0].enc`".to_owned(),
+        ),
+        (without("    age:"), "line ".to_owned()),
+        (
+            changed("    age:", "    age: []\n    old:"),
+            "the SOPS metadata lists no master key of a known kind, only `old`".to_owned(),
+        ),
+        (
+            changed("    age:", "    quantum:"),
+            "the SOPS metadata lists no master key of a known kind, only `quantum`".to_owned(),
+        ),
+        (sealed.replace(armor, "            x"), "none of the file's keys could be used\n  age ".to_owned()),
+        (
+            changed("    version: ", "    version: 4.1.0").replace(&line("    lastmodified: "), "    new: 1"),
+            "the file was written by sops 4.1, which is newer than any known here: the SOPS metadata lacks \
+             `sops.lastmodified`"
+                .to_owned(),
+        ),
+    ] {
+        let message = with_sealed(&text, &key);
+        assert!(message.starts_with(&format!("open sealed.yaml: {expected}")), "{text}\n{message}");
+    }
+}
+
+#[test]
+fn a_sops_file_that_was_cut_off() {
+    let key = AgeKey::new();
+    let sealed = sealed_to(&key);
+    // What stands behind the MAC may be missing without harm.
+    let whole = sealed.find("    unencrypted_suffix: ").unwrap();
+    for end in ("password: ENC[".len()..whole).step_by(sealed.len() / 40) {
+        let message = with_sealed(&sealed[..end], &key);
+        assert!(message.starts_with("open sealed.yaml: "), "{end}: {message}");
+    }
+}
+
+/// What is said about `text`, the content of a value file, with `key` at hand.
+fn with_sealed(text: &str, key: &AgeKey) -> String {
+    let repository = with_files(&[("sealed.yaml", text)]);
+    refused(&repository, |run| with_value_files(&["sealed.yaml"])(run).env("SOPS_AGE_KEY", &key.identity))
+}
+
+#[test]
+fn references_that_the_operator_did_not_allow() {
+    let repository = with_files(&[]);
+    let list =
+        "awssecrets://team,awssecrets://arn:aws:secretsmanager:eu-west-1:1:secret:team,file:///app/,envsubst";
+    for (reference, expected) in [
+        ("ref+awssecrets://teams/x", "may not open ref+awssecrets://teams/x\n"),
+        ("ref+awssecrets:///team/x", "may not open ref+awssecrets:///team/x\n"),
+        ("ref+awssecrets://other/team/x", "may not open ref+awssecrets://other/team/x\n"),
+        ("ref+awssecrets://team%2E/x", "may not open ref+awssecrets://team./x\n"),
+        ("ref+awssecrets://team/../other/x", "a segment of the path is . or .."),
+        ("ref+awssecrets://team/%2e%2e/other/x", "a segment of the path is . or .."),
+        ("ref+AWSSECRETS://other", "may not open ref+awssecrets://other\n"),
+        (
+            "ref+awssecrets://team/x?role_arn=arn:aws:iam::1:role/admin",
+            "may not open ref+awssecrets://team/x with role_arn",
+        ),
+        ("ref+awssecrets://team/x?profile=admin", "may not open ref+awssecrets://team/x with profile"),
+        (
+            "ref+awssecrets://arn:aws:secretsmanager:eu-west-1:1:secret:teams-AbCdEf",
+            "may not open ref+awssecrets://arn:aws:secretsmanager:eu-west-1:1:secret:teams-AbCdEf\n",
+        ),
+        ("ref+awsssm://team/x", "may not open ref+awsssm://team/x\n"),
+        ("ref+file:///shared.yaml", "may not open ref+file:///shared.yaml\n"),
+        ("ref+file://../shared.yaml", "may not open ref+file:///shared.yaml\n"),
+        ("ref+file:///app/../shared.yaml", "may not open ref+file:///shared.yaml\n"),
+        ("ref+sops:///app/x.yaml", "may not open ref+sops:///app/x.yaml\n"),
+        ("ref+echo://x", "may not open ref+echo://x\n"),
+        ("ref+awssecrets://ref+echo://team/x", "may not open ref+echo://team/x\n"),
+        (
+            "ref+envsubst://$AWS_SECRET_ACCESS_KEY",
+            "variable AWS_SECRET_ACCESS_KEY is not listed\nhelp: the operator lists variables in STRONGROOM_ALLOW_ENV",
+        ),
+        ("ref+envsubst://${AWS_SECRET_ACCESS_KEY:-x}", "variable AWS_SECRET_ACCESS_KEY is not listed"),
+        ("ref+envsubst://$HOME_AND_MORE", "variable HOME_AND_MORE is not listed"),
+    ] {
+        let message = refused(&repository, |run| {
+            with_password(reference)(run)
+                .env("STRONGROOM_ALLOW_REFS", list)
+                .env("STRONGROOM_ALLOW_ENV", "HOME")
+                .env("AWS_SECRET_ACCESS_KEY", MARKER)
+        });
+        assert!(message.contains(expected), "{reference}: {message}");
+    }
+}
+
+#[test]
+fn what_helm_secrets_would_run_or_read() {
+    let script = format!("#!/bin/sh\necho {MARKER} > \"$TMPDIR/was-run\"\n");
+    let repository = with_files(&[("evil.sh", &script), ("values/a.yaml", "a: 1\n")]);
+    let evil = repository.path().join("app/evil.sh");
+    fs::set_permissions(&evil, fs::Permissions::from_mode(0o755)).unwrap();
+    let other_backend = "names a backend other than `sops` and `vals`";
+    for (file, expected) in [
+        ("secrets://./evil.sh!values/a.yaml", format!("value file \"secrets://./evil.sh!values/a.yaml\" {other_backend}")),
+        ("secrets://evil!a", format!("value file \"secrets://evil!a\" {other_backend}")),
+        ("./evil.sh!x", "./evil.sh!x: no such file or directory in the repository".to_owned()),
+        (
+            "secrets+age-import:///etc/../x?values/a.yaml",
+            "open secrets+age-import:///etc/../x?values/a.yaml: the key \"/etc/../x\" is not in the keys folder".to_owned(),
+        ),
+        (
+            "secrets+gpg-import:///proc/self/environ?values/a.yaml",
+            "open secrets+gpg-import:///proc/self/environ?values/a.yaml: the key \"/proc/self/environ\" is not in the \
+             keys folder"
+                .to_owned(),
+        ),
+        (
+            "secrets+age-import-kubernetes://ns/name#key?values/a.yaml",
+            "value file \"secrets+age-import-kubernetes://ns/name#key?values/a.yaml\" takes a key from the cluster, \
+             which is not done\nhelp: mount the key into the keys folder and write secrets://FILE"
+                .to_owned(),
+        ),
+        (
+            "secrets+literal://vals!ref+exec://sh",
+            "value file \"secrets+literal://vals!ref+exec://sh\" is no file\n\
+             help: write the reference into `values` or `parameters`"
+                .to_owned(),
+        ),
+        (
+            "https://127.0.0.1/values.yaml",
+            "value file \"https://127.0.0.1/values.yaml\" is a URL, which is not fetched\n\
+             help: keep the file in the repository"
+                .to_owned(),
+        ),
+        (
+            "git+https://127.0.0.1/a?b=c",
+            "value file \"git+https://127.0.0.1/a?b=c\" has an unknown scheme\nhelp: write a path, or \
+             `secrets://FILE` as for helm-secrets; a file with SOPS metadata needs no prefix"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(refused(&repository, with_value_files(&[file])), expected);
+    }
+    let script = serde_json::json!({ "password": "./evil.sh!x" }).to_string();
+    let opened = generate(&repository, "app").env("ARGOCD_ENV_PARAMETERS", script).ok();
+    assert!(opened.contains(&STANDARD.encode("./evil.sh!x")), "a value is a value: {opened}");
+}
+
+#[test]
+fn references_that_cannot_be_resolved() {
+    const ALLOWED: &str = "help: the operator allows references with STRONGROOM_ALLOW_REFS";
+    let repository = with_files(&[("data.yaml", &format!("a: [{MARKER}]\n"))]);
+    let denied = |what: &str| format!("app \"hello\" of project \"default\" may not open {what}\n{ALLOWED}");
+    for (reference, expected) in [
+        ("ref+awssecret://x", "unknown scheme \"awssecret\"\nhelp: did you mean awssecrets?".to_owned()),
+        (
+            "ref+nonsense://x",
+            "unknown scheme \"nonsense\"\nhelp: known schemes are awssecrets, awsssm, echo, envsubst, file, sops; a \
+             literal ref+ is written ref++"
+                .to_owned(),
+        ),
+        ("ref+vault://secret/x#/a", "scheme vault is not supported yet".to_owned()),
+        (
+            "ref+exec://sh#/a",
+            "scheme exec is refused: it would let a repository run programs here".to_owned(),
+        ),
+        ("ref+awssecrets://team/x", denied("ref+awssecrets://team/x")),
+        ("ref+awsssm://team/x", denied("ref+awsssm://team/x")),
+        ("ref+envsubst://$HOME", denied("ref+envsubst://$HOME")),
+        (
+            "ref+file://absent.yaml#/a",
+            "/app/absent.yaml: no such file or directory in the repository".to_owned(),
+        ),
+        (
+            "ref+sops://absent.yaml#/a",
+            "/app/absent.yaml: no such file or directory in the repository".to_owned(),
+        ),
+        ("ref+sops://data.yaml#/a", "the file has no SOPS metadata".to_owned()),
+        ("ref+file://data.yaml#/b", "no key \"b\"".to_owned()),
+        ("ref+file://data.yaml#/a/1", "no item \"1\" below \"a\"".to_owned()),
+        (
+            "ref+echo://%zz",
+            "a % that two hex digits do not follow\nhelp: a percent sign itself is written %25".to_owned(),
+        ),
+        (
+            "ref+echo://a?optoinal=true",
+            "scheme echo has no option \"optoinal\"\nhelp: did you mean optional?".to_owned(),
+        ),
+    ] {
+        let message = refused(&repository, with_password(reference));
+        let shown = reference.replace("=true", "=***");
+        assert_eq!(message, format!("resolve password of parameter \"values\": {shown}: {expected}"));
+    }
+    let parameters = r#"[{"name":"parameters","map":{"db.password":"ref+exec://sh"}}]"#;
+    assert_eq!(
+        refused(&repository, |run| run.env("ARGOCD_APP_PARAMETERS", parameters)),
+        "resolve db.password of parameters: ref+exec://sh: scheme exec is refused: it would let a repository run \
+         programs here"
+    );
+    let values = "a: ref+exec://x\nb: {c: ref+file://absent}\n";
+    assert_eq!(
+        refused(&repository, |run| run.env("ARGOCD_ENV_VALUES", values)),
+        "resolve 2 references:\n  \
+         a of parameter \"values\": ref+exec://x: scheme exec is refused: it would let a repository run programs here\n  \
+         b.c of parameter \"values\": ref+file://absent: /app/absent: no such file or directory in the repository"
+    );
+}
+
+#[test]
+fn parameters_that_are_not_what_argo_cd_writes() {
+    const SHAPE: &str = "ARGOCD_APP_PARAMETERS is not a list of parameters\n\
+                         help: each has a `name`, and a `string`, an `array` of strings or a `map` of strings";
+    let repository = with_files(&[]);
+    for (parameters, expected) in [
+        ("{", "ARGOCD_APP_PARAMETERS is not JSON (line 1, column 1)"),
+        ("STRONGROOM-MARKER", "ARGOCD_APP_PARAMETERS is not JSON (line 1, column 1)"),
+        ("[{\"name\":\"STRONGROOM-MARKER]", "ARGOCD_APP_PARAMETERS is not JSON (line 1, column 28)"),
+        ("{}", SHAPE),
+        ("[1]", SHAPE),
+        (r#"[{"string":"a"}]"#, SHAPE),
+        (r#"[{"name":"valueFiles","array":[1]}]"#, "parameter \"valueFiles\" must be an array of strings"),
+        (r#"[{"name":"valueFiles","string":"a"}]"#, "parameter \"valueFiles\" must be an array of strings"),
+        (r#"[{"name":"valueFiles"}]"#, "parameter \"valueFiles\" must be an array of strings"),
+        (
+            r#"[{"name":"parameters","map":{"a":{"b":"STRONGROOM-MARKER"}}}]"#,
+            "parameter \"parameters\" must be a map of strings",
+        ),
+        (r#"[{"name":"releaseName","array":["a"]}]"#, "parameter \"releaseName\" must be a string"),
+        (
+            r#"[{"name":"skipCrds","string":"STRONGROOM-MARKER"}]"#,
+            "parameter \"skipCrds\" must be true or false",
+        ),
+        (r#"[{"name":"releaseName","string":"a\u0000"}]"#, "parameter \"releaseName\" holds a NUL character"),
+        (
+            r#"[{"name":"valueFile","array":["a"]}]"#,
+            "parameter \"valueFile\" is not known\nhelp: did you mean \"valueFiles\"?",
+        ),
+        (
+            r#"[{"name":"skipCrds","string":"true"},{"name":"skipCrds","string":"true"}]"#,
+            "parameter \"skipCrds\" is given twice",
+        ),
+        (
+            r#"[{"name":"values","string":"a: ["}]"#,
+            "open parameter \"values\": line 1, column 4: unclosed bracket '['",
+        ),
+        (
+            r#"[{"name":"values","string":"- a"}]"#,
+            "open parameter \"values\": it holds a list, not a mapping of values",
+        ),
+        (
+            r#"[{"name":"parameters","map":{"a[x":"STRONGROOM-MARKER"}}]"#,
+            "--set: the index of a must be a number from 0 to 65536",
+        ),
+        (
+            r#"[{"name":"parameters","map":{"a":"{STRONGROOM-MARKER}","a.b":"x"}}]"#,
+            "--set: a.b goes through a value that another flag sets to something else",
+        ),
+    ] {
+        assert_eq!(refused(&repository, |run| run.env("ARGOCD_APP_PARAMETERS", parameters)), expected);
+    }
+    let unlike =
+        refused(&repository, |run| run.env("ARGOCD_APP_PARAMETERS", r#"[{"name":"x","string":""}]"#));
+    assert!(
+        unlike.starts_with("parameter \"x\" is not known\nhelp: the names are releaseName, "),
+        "{unlike}"
+    );
+    let flags = r#"[{"name":"releaseName","string":"--post-renderer=/bin/sh"},{"name":"namespace","string":"--debug"}]"#;
+    let flags = refused(&repository, |run| run.env("ARGOCD_APP_PARAMETERS", flags));
+    assert!(flags.contains("release name \"--post-renderer=/bin/sh\": invalid release name"), "{flags}");
+}
+
+#[test]
+fn settings_in_other_places() {
+    for (file, expected) in [
+        (
+            "valueFile: [a]",
+            ".strongroom.yaml: \"valueFile\" is not known\nhelp: did you mean \"valueFiles\"?",
+        ),
+        ("valueFiles: a", ".strongroom.yaml: \"valueFiles\" must be an array of strings"),
+        ("valueFiles: [a", "read .strongroom.yaml: line 1, column 13: unclosed bracket '['"),
+        ("- a", ".strongroom.yaml is not a YAML mapping"),
+        ("a: &a [*a]", ".strongroom.yaml: \"a\" is not known"),
+    ] {
+        let message = refused(&with_files(&[(".strongroom.yaml", file)]), |run| run);
+        assert!(message.starts_with(expected), "{message}");
+    }
+    let repository = with_files(&[]);
+    for (name, value, expected) in [
+        ("ARGOCD_ENV_SKIP_CRDS", "maybe", "environment variable ARGOCD_ENV_SKIP_CRDS must be true or false"),
+        (
+            "ARGOCD_ENV_PARAMETERS",
+            MARKER,
+            "environment variable ARGOCD_ENV_PARAMETERS must be a map of strings",
+        ),
+        (
+            "ARGOCD_ENV_VALUEFILES",
+            "a.yaml",
+            "environment variable ARGOCD_ENV_VALUEFILES is not known\nhelp: did you mean ARGOCD_ENV_VALUE_FILES?",
+        ),
+    ] {
+        assert_eq!(refused(&repository, |run| run.env(name, value)), expected);
+    }
+}
+
+/// The variables that bring the product to a store at `url`.
+fn with_store(url: &str, reference: &str) -> impl FnOnce(Run) -> Run {
+    let (url, with_password) = (url.to_owned(), with_password(reference));
+    move |run| {
+        with_password(run)
+            .env("STRONGROOM_ALLOW_REFS", "awssecrets")
+            .env("AWS_ENDPOINT_URL", url)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", MARKER)
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+    }
+}
+
+const STORED: &str = "resolve password of parameter \"values\": ref+awssecrets://team/x: ";
+
+#[test]
+fn a_store_that_says_no() {
+    let repository = with_files(&[]);
+    let refusing = |code, message, times| {
+        let secrets = [("team/x".to_owned(), format!("{MARKER}-stored"))];
+        FakeSecretsManager::start_refusing(&secrets, Refusal { code, message, times })
+    };
+    let denial = "User: arn:aws:iam::1:user/a is not authorized to perform: secretsmanager:GetSecretValue";
+    let denying = refusing("AccessDeniedException", denial, usize::MAX);
+    let message = refused(&repository, with_store(&denying.url(), "ref+awssecrets://team/x"));
+    assert_eq!(message, format!("{STORED}AWS says AccessDeniedException: {denial}"));
+    let optional = "ref+awssecrets://team/x?optional=true";
+    let message = refused(&repository, with_store(&denying.url(), optional));
+    assert!(message.ends_with(denial), "only what is not found is forgiven: {message}");
+
+    let missing = refusing("ResourceNotFoundException", MARKER, usize::MAX);
+    let message = refused(&repository, with_store(&missing.url(), "ref+awssecrets://team/x"));
+    assert_eq!(message, format!("{STORED}AWS says ResourceNotFoundException"));
+
+    let serving = refusing("", "", 0);
+    let message = refused(&repository, with_store(&serving.url(), "ref+awssecrets://team/x#/key"));
+    assert!(message.starts_with(STORED.trim_end_matches(": ")), "{message}");
+    assert!(message.contains("ref+awssecrets://team/x#/key: "), "{message}");
+}
+
+#[test]
+fn a_store_that_throttles_is_asked_again() {
+    let repository = with_files(&[]);
+    let throttling = |times| {
+        let refusal = Refusal { code: "ThrottlingException", message: "Rate exceeded", times };
+        FakeSecretsManager::start_refusing(&[("team/x".to_owned(), MARKER.to_owned())], refusal)
+    };
+    let twice = throttling(2);
+    let run = with_store(&twice.url(), "ref+awssecrets://team/x")(generate(&repository, "app"));
+    assert!(run.ok().contains(&STANDARD.encode(MARKER)));
+    assert_eq!(twice.answered(), 3);
+
+    let always = throttling(usize::MAX);
+    let message = refused(&repository, with_store(&always.url(), "ref+awssecrets://team/x"));
+    assert_eq!(message, format!("{STORED}AWS says ThrottlingException"));
+    assert_eq!(always.answered(), 5, "with pauses between them, as many times as is polite");
+}
+
+#[test]
+fn a_store_that_never_answers() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let started = Instant::now();
+    let message = refused(&with_files(&[]), |run| {
+        with_store(&url, "ref+awssecrets://team/x")(run).env("STRONGROOM_TIMEOUT", "2")
+    });
+    assert_eq!(message, format!("{STORED}no answer before the render's deadline"));
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// A program in the place of helm, in a folder of its own.
+struct FakeHelm(TempDir);
+
+impl FakeHelm {
+    fn new(script: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let started = folder.path().join("started");
+        let script = format!("#!/bin/sh\necho $$ > {0}.new\nmv {0}.new {0}\n{script}\n", started.display());
+        let helm = folder.path().join("helm");
+        fs::write(&helm, script).unwrap();
+        fs::set_permissions(&helm, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("helm")
+    }
+
+    /// Its process group, once it runs.
+    fn group(&self) -> Pid {
+        let end = Instant::now() + Duration::from_mins(1);
+        loop {
+            if let Ok(text) = fs::read_to_string(self.0.path().join("started")) {
+                return Pid::from_raw(text.trim().parse().unwrap()).unwrap();
+            }
+            assert!(Instant::now() < end, "helm was not started");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn assert_gone(&self) {
+        let group = self.group().as_raw_nonzero().to_string();
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let left: Vec<_> = processes.filter(|process| is_alive_in(&group, &process.path())).collect();
+        assert!(left.is_empty(), "helm, or what it started, is still there: {left:?}");
+    }
+}
+
+/// Whether the process of this folder of `/proc` runs in `group`. What was ended and not yet collected does not.
+fn is_alive_in(group: &str, process: &Path) -> bool {
+    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+    let Some((_, behind_name)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<_> = behind_name.split_whitespace().collect();
+    fields.get(2) == Some(&group) && fields.first() != Some(&"Z")
+}
+
+#[test]
+fn a_helm_that_cannot_be_used() {
+    let repository = with_files(&[]);
+    for (helm, expected) in [
+        (
+            "/nowhere/helm",
+            "/nowhere/helm not found\nhelp: install helm 3.14 or newer, or set STRONGROOM_HELM to its path",
+        ),
+        ("helm", "helm not found\nhelp: install helm 3.14 or newer, or set STRONGROOM_HELM to its path"),
+    ] {
+        assert_eq!(refused(&repository, |run| run.env("STRONGROOM_HELM", helm)), expected);
+    }
+    let (path, said) = ("STRONGROOM_HELM", |helm: &FakeHelm| helm.path().display().to_string());
+    let old =
+        "case $1 in version) echo v3.13.3+g3a31588;; *) echo 'Error: unknown flag: --qps' >&2; exit 1;; esac";
+    for (script, expected) in [
+        (
+            old,
+            "HELM is v3.13.3+g3a31588, which is too old\nhelp: strongroom works with helm 3.14 or newer and helm 4",
+        ),
+        (
+            "kill -KILL $$",
+            "run helm: HELM was killed by SIGKILL, which the kernel also sends when memory runs out",
+        ),
+        ("kill -SEGV $$", "run helm: HELM was killed by SIGSEGV"),
+        ("exit 3", "render the chart with helm: it failed with exit code 3 and said nothing"),
+        ("echo partial; exit 1", "render the chart with helm: it failed with exit code 1 and said nothing"),
+    ] {
+        let helm = FakeHelm::new(script);
+        let message = refused(&repository, |run| run.env(path, helm.path()));
+        assert!(message.starts_with(&expected.replace("HELM", &said(&helm))), "{script}: {message}");
+    }
+}
+
+#[test]
+fn a_helm_that_is_silent_is_ended() {
+    let helm = FakeHelm::new("sleep 86423 & sleep 86424");
+    let message = refused(&with_files(&[]), |run| {
+        run.env("STRONGROOM_HELM", helm.path()).env("STRONGROOM_TIMEOUT", "1")
+    });
+    let expected = format!("run helm: {} was still running after 1.", helm.path().display());
+    assert!(message.starts_with(&expected), "{message}");
+    helm.assert_gone();
+}
+
+#[test]
+fn a_signal_in_the_middle_of_a_render() {
+    let helm = FakeHelm::new("sleep 86425");
+    let (repository, temporary) = (with_files(&[]), TempDir::new().unwrap());
+    let before = repository.snapshot();
+    for (signal, code, name) in [(Signal::TERM, 143, "SIGTERM"), (Signal::INT, 130, "SIGINT")] {
+        let run = with_password(MARKER)(generate(&repository, "app")).env("STRONGROOM_HELM", helm.path());
+        let mut command = run.env("TMPDIR", temporary.path()).into_command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        helm.group();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("strongroom: stopped by {name}\n"));
+        helm.assert_gone();
+        fs::remove_file(helm.0.path().join("started")).unwrap();
+    }
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "something was left in TMPDIR");
+    assert_eq!(repository.snapshot(), before, "the repository was changed");
 }

@@ -31,19 +31,37 @@ pub struct OverTls {
 struct Service {
     secrets: BTreeMap<String, String>,
     latency: Duration,
+    refusal: Option<Refusal>,
     answered: AtomicUsize,
+}
+
+/// What the first requests get in place of an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// AWS's error code, such as `ThrottlingException`.
+    pub code: &'static str,
+    /// The sentence with it.
+    pub message: &'static str,
+    /// How many requests.
+    pub times: usize,
 }
 
 impl FakeSecretsManager {
     /// Serves `secrets` by name, each answer after `latency`.
     pub fn start(secrets: &[(String, String)], latency: Duration) -> Self {
-        Self::listen(secrets, latency, |stream, service| service.converse(stream))
+        Self::listen(secrets, latency, None, |stream, service| service.converse(stream))
+    }
+
+    /// Serves `secrets` by name once it has refused some requests.
+    pub fn start_refusing(secrets: &[(String, String)], refusal: Refusal) -> Self {
+        let refusal = Some(refusal);
+        Self::listen(secrets, Duration::ZERO, refusal, |stream, service| service.converse(stream))
     }
 
     /// Serves `secrets` by name, with a certificate for the host `name`.
     pub fn start_tls(name: &str, secrets: &[(String, String)]) -> OverTls {
         let (authority, config) = certificates(name);
-        let server = Self::listen(secrets, Duration::ZERO, move |stream, service| {
+        let server = Self::listen(secrets, Duration::ZERO, None, move |stream, service| {
             let tls = ServerConnection::new(Arc::clone(&config)).expect("the configuration is complete");
             service.converse(StreamOwned::new(tls, stream))
         });
@@ -53,12 +71,13 @@ impl FakeSecretsManager {
     fn listen(
         secrets: &[(String, String)],
         latency: Duration,
+        refusal: Option<Refusal>,
         talk: impl Fn(TcpStream, &Service) -> std::io::Result<()> + Clone + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let secrets = secrets.iter().cloned().collect();
-        let service = Arc::new(Service { secrets, latency, answered: AtomicUsize::new(0) });
+        let service = Arc::new(Service { secrets, latency, refusal, answered: AtomicUsize::new(0) });
         let shared = Arc::clone(&service);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -103,8 +122,13 @@ impl Service {
         let mut stream = BufReader::new(stream);
         while let Some((target, body)) = request(&mut stream)? {
             std::thread::sleep(self.latency);
-            self.answered.fetch_add(1, Ordering::SeqCst);
-            let (status, answer) = self.answer(&target, &body);
+            let before = self.answered.fetch_add(1, Ordering::SeqCst);
+            let (status, answer) = match self.refusal.filter(|refusal| before < refusal.times) {
+                Some(Refusal { code, message, .. }) => {
+                    ("400 Bad Request", json!({"__type": code, "message": message}))
+                }
+                None => self.answer(&target, &body),
+            };
             let answer = answer.to_string();
             let head = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n",
