@@ -69,8 +69,8 @@ bench: build ## Compare speed with helm, sops and vals; wants a machine that doe
 	$(CARGO) test --locked --test bench -- --ignored --nocapture
 
 .PHONY: soak
-soak: build ## Render for two minutes, several at once, and look for anything left behind
-	@e2e/tools/get helm
+soak: build ## Render for two minutes, several at once, and open some thousand random SOPS files
+	@e2e/tools/get helm sops sops-min
 	$(CARGO) test --locked --test soak -- --ignored --nocapture
 
 FUZZ_TARGETS := authority references sops_metadata text_surgery

@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::MARKER;
+use support::differential::{Bench, assert_same, json_cases, yaml_cases};
 use support::process::Run;
 use support::product::{generate_with, shipped};
 use support::repository::Repository;
 use support::tools::top;
 
 const AT_ONCE: usize = 8;
+/// Of random SOPS files; each gives some three hundred documents.
+const SEEDS: u64 = 25;
 const TIME: Duration = Duration::from_mins(2);
 /// The parameter that makes every fourth render fail, in a place where secrets are open already.
 const BROKEN: &str =
@@ -60,6 +63,18 @@ fn renders_side_by_side_are_alike_and_leave_nothing_behind() {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "something was left in TMPDIR");
     assert_eq!(repository.snapshot(), before, "the repository was changed");
     assert_eq!(working_in(&repository), Vec::<String>::new(), "a process was left behind");
+}
+
+#[test]
+#[ignore = "run by make soak; it takes minutes"]
+fn random_sops_files_of_many_seeds_open_to_what_was_sealed() {
+    let bench = Bench::new();
+    for round in 0..SEEDS {
+        let seed = round * 1_000;
+        assert_same(&yaml_cases(&bench, seed, 24));
+        assert_same(&json_cases(&bench, seed, 24));
+        eprintln!("seed {seed} is done");
+    }
 }
 
 /// The processes whose working directory is in the repository.

@@ -12,6 +12,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::new_without_default, reason = "a new key is not a default one")]
 
+pub mod differential;
+pub mod documents;
 pub mod fake_aws;
 pub mod fake_dns;
 pub mod grpc_go;

@@ -1,0 +1,190 @@
+//! The product and the real sops side by side: sops seals random files, both open them, and helm says what each holds.
+
+use std::fmt::Write;
+use std::sync::Mutex;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use serde_json::{Map, Value};
+
+use super::documents::{Dice, Yaml, json_object};
+use super::helm::helm_bare;
+use super::keys::{AgeKey, GpgHome, KeysFolder};
+use super::product::strongroom;
+use super::repository::Repository;
+use super::sops::sops_of;
+
+/// Which values are encrypted, as fields of a creation rule.
+const RULES: [&str; 12] = [
+    "",
+    "encrypted_regex: ^(data|key|a)$",
+    "unencrypted_regex: e",
+    "encrypted_suffix: _unencrypted",
+    "unencrypted_suffix: y",
+    "mac_only_encrypted: true\n    encrypted_regex: ^(b|key)$",
+    "encrypted_comment_regex: head",
+    "unencrypted_comment_regex: head",
+    "mac_only_encrypted: true",
+    "encrypted_regex: ^(?!x)",
+    "mac_only_encrypted: true\n    unencrypted_suffix: ed",
+    "mac_only_encrypted: true\n    encrypted_comment_regex: é",
+];
+const PER_FILE: usize = 7;
+const AT_ONCE: usize = 4;
+
+/// One file that was sealed and opened.
+#[derive(Debug)]
+pub struct Case {
+    number: usize,
+    plain: String,
+    /// By sops itself.
+    reference: String,
+    opened: String,
+    /// Whether what sops opens is what the plain file says, as helm reads it.
+    exact: bool,
+}
+
+/// Everything that files are sealed and opened with.
+#[derive(Debug)]
+pub struct Bench {
+    repository: Repository,
+    age: AgeKey,
+    other: AgeKey,
+    gpg: GpgHome,
+    fingerprint: String,
+    age_folder: KeysFolder,
+    pgp_folder: KeysFolder,
+}
+
+impl Bench {
+    /// New keys of both kinds.
+    pub fn new() -> Self {
+        let (age, gpg) = (AgeKey::new(), GpgHome::new());
+        let fingerprint = gpg.generate("rsa2048");
+        Self {
+            repository: Repository::new(),
+            age_folder: KeysFolder::new().with("key.txt", &age.identity),
+            pgp_folder: KeysFolder::new().with("key.asc", gpg.export(&fingerprint)),
+            other: AgeKey::new(),
+            age,
+            gpg,
+            fingerprint,
+        }
+    }
+
+    /// Seals and opens `plain`, in the file `name`, whose number picks the sops, the rule and the keys.
+    pub fn case(&self, number: usize, name: &str, plain: String, exact: bool) -> Case {
+        let sops = |version: &str| {
+            sops_of(version)
+                .env("GNUPGHOME", self.gpg.path())
+                .env("SOPS_AGE_KEY", &self.age.identity)
+                .directory(self.repository.path())
+        };
+        let file = self.repository.write(name, &plain);
+        let by_pgp = number % 6 == 5;
+        let keys = if by_pgp {
+            format!("pgp: {}\n    age: {}", self.fingerprint, self.other.recipient)
+        } else {
+            format!("age: {},{}", self.other.recipient, self.age.recipient)
+        };
+        let config = format!("creation_rules:\n  - {keys}\n    {}\n", rule(number));
+        let config = self.repository.write(format!("{name}.config"), config);
+        let version = if number.is_multiple_of(2) { "sops" } else { "sops-min" };
+        sops(version).arg("--config").arg(config).args(["encrypt", "--in-place"]).arg(&file).ok();
+        let reference = sops("sops").arg("decrypt").arg(&file).ok();
+        let folder = if by_pgp { &self.pgp_folder } else { &self.age_folder };
+        let opened = strongroom().env("STRONGROOM_KEYS_DIR", folder.path()).arg("decrypt").arg(&file).ok();
+        Case { number, plain, reference, opened, exact }
+    }
+}
+
+fn rule(number: usize) -> &'static str {
+    RULES[number / 2 % RULES.len()]
+}
+
+/// `files` YAML files, several documents each.
+pub fn yaml_cases(bench: &Bench, seed: u64, files: usize) -> Vec<Case> {
+    cases(files, |number| {
+        let mut dice = Dice::new(seed.wrapping_add(number as u64));
+        let other = number % 3 == 0;
+        // sops cannot open its own file then: an item that is a comment is in its MAC when sealed and not when opened.
+        let list_comments = !rule(number).contains("comment");
+        let mut yaml = Yaml { dice: &mut dice, other, list_comments, anchors: 0 };
+        let mut plain = String::new();
+        for index in 0..PER_FILE {
+            let separator = if index > 0 && yaml.dice.once_in(3) { "---\n" } else { "" };
+            write!(plain, "{separator}{}", yaml.document(&format!("f{number}d{index}"))).unwrap();
+        }
+        bench.case(number, &format!("{number}.yaml"), plain, !other)
+    })
+}
+
+/// `files` JSON files, several objects each.
+pub fn json_cases(bench: &Bench, seed: u64, files: usize) -> Vec<Case> {
+    cases(files, |number| {
+        let mut dice = Dice::new(seed.wrapping_add(number as u64));
+        let objects = (0..PER_FILE).map(|index| (format!("f{number}d{index}"), json_object(&mut dice, 3)));
+        let plain = Value::Object(objects.collect());
+        let plain = if number % 3 == 0 { plain.to_string() } else { format!("{plain:#}\n") };
+        bench.case(number, &format!("{number}.json"), plain, true)
+    })
+}
+
+/// Makes all cases, some at once.
+fn cases(files: usize, make: impl Fn(usize) -> Case + Sync) -> Vec<Case> {
+    let (next, made) = (Mutex::new(0..files), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(number) = { next.lock().unwrap().next() } {
+                    let case = make(number);
+                    made.lock().unwrap().push(case);
+                }
+            });
+        }
+    });
+    made.into_inner().unwrap()
+}
+
+/// Asserts that helm reads every opened file as it reads what sops opens, and the plain file where sops keeps that.
+pub fn assert_same(cases: &[Case]) {
+    for case in cases {
+        // DEBUG
+        let e = if case.plain.starts_with('{') { "json" } else { "yaml" };
+        std::fs::create_dir_all("/tmp/formats-cases").unwrap();
+        std::fs::write(format!("/tmp/formats-cases/{}.{e}", case.number), &case.plain).unwrap();
+        std::fs::write(format!("/tmp/formats-cases/{}.{e}.ref", case.number), &case.reference).unwrap();
+        std::fs::write(format!("/tmp/formats-cases/{}.{e}.open", case.number), &case.opened).unwrap();
+    } // DEBUG END
+    let plain = read_by_helm(cases, |case| &case.plain);
+    let reference = read_by_helm(cases, |case| &case.reference);
+    let opened = read_by_helm(cases, |case| &case.opened);
+    for case in cases {
+        for index in 0..PER_FILE {
+            let key = format!("f{}d{index}", case.number);
+            let value = opened.get(&key).unwrap_or_else(|| panic!("helm has no values of {key}"));
+            assert_eq!(Some(value), reference.get(&key), "{key}: sops opens\n{}", case.reference);
+            if case.exact {
+                assert_eq!(Some(value), plain.get(&key), "{key}: what was sealed is\n{}", case.plain);
+            }
+        }
+    }
+}
+
+/// What `helm template` has as `.Values`, given the documents of all files at once.
+fn read_by_helm(cases: &[Case], text: impl Fn(&Case) -> &str) -> Map<String, Value> {
+    let chart = Repository::new();
+    chart.write("Chart.yaml", "apiVersion: v2\nname: differential\nversion: 0.1.0\n");
+    chart.write("templates/values.yaml", "values: {{ .Values | toJson | b64enc }}\n");
+    let mut flags = Vec::new();
+    for case in cases {
+        for (index, document) in text(case).split("---\n").enumerate() {
+            let file = chart.write(format!("values/{}-{index}.yaml", case.number), document);
+            flags.extend(["-f".into(), file.into_os_string()]);
+        }
+    }
+    let manifest = helm_bare("helm", chart.path()).args(flags).ok();
+    let values =
+        manifest.lines().find_map(|line| line.strip_prefix("values: ")).expect("the chart prints one line");
+    serde_json::from_slice(&STANDARD.decode(values).unwrap()).expect("`toJson` gives JSON")
+}
