@@ -21,7 +21,7 @@ use crate::cmp::plugin::Plugin;
 use crate::cmp::server::{Options, Server};
 use crate::cmp::service::{self, Generate, Job, Rendered};
 use crate::commands::Failure;
-use crate::config::{Health, Serve};
+use crate::config::{Serve, Socket};
 use crate::fault::{Class, Fault};
 use crate::http::{self, Latch};
 use crate::render::Renderer;
@@ -63,7 +63,7 @@ pub(super) async fn run(
     let version =
         helm.version(renderer.deadline()).await.map_err(|error| Failure::of("start helm", &error))?;
     latch.open("helm");
-    let plugin = plugin(&args.plugin_config)?;
+    let plugin = plugin(&args.socket.plugin_config)?;
     let unheard = |source| ListenError { address: args.http, source };
     let listener = TcpListener::bind(args.http).await.map_err(unheard)?;
     let http = listener.local_addr().map_err(unheard)?;
@@ -86,7 +86,7 @@ pub(super) async fn run(
 }
 
 /// Asks whether the server on the socket serves.
-pub(super) async fn health(args: &Health) -> Result<Secret<Vec<u8>>, Failure> {
+pub(super) async fn health(args: &Socket) -> Result<Secret<Vec<u8>>, Failure> {
     let plugin = plugin(&args.plugin_config)?;
     health::check(&args.plugins_dir.join(plugin.socket()), PATIENCE).await?;
     Ok(Secret::default())
@@ -98,7 +98,7 @@ fn plugin(config: &Path) -> Result<Plugin, Failure> {
 
 fn options(args: &Serve, renderer: &Renderer) -> Options {
     Options {
-        plugins: args.plugins_dir.clone(),
+        plugins: args.socket.plugins_dir.clone(),
         socket_mode: args.socket_mode,
         workdir: args.workdir.clone(),
         grace: args.grace,

@@ -51,7 +51,7 @@ pub enum Command {
     /// Serve Argo CD's repo-server on a unix socket: the sidecar's way in, which takes no argocd-cmp-server.
     Serve(Serve),
     /// Ask the server on the socket whether it serves, for exec probes.
-    Health(Health),
+    Health(Socket),
     /// Render a chart, or an Argo CD Application, from a terminal. Secrets are masked.
     Template(Box<Template>),
     /// Print what a SOPS file opens to.
@@ -106,22 +106,9 @@ pub struct Generate {
 /// Arguments of `serve`.
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// Folder of the plugins' sockets, shared with the repo-server.
-    #[arg(
-        long,
-        env = "ARGOCD_PLUGINSOCKFILEPATH",
-        value_name = "DIR",
-        default_value = "/home/argocd/cmp-server/plugins"
-    )]
-    pub plugins_dir: PathBuf,
-    /// The plugin's configuration; without the file the plugin is called `strongroom` and discovers nothing.
-    #[arg(
-        long,
-        env = "STRONGROOM_PLUGIN_CONFIG",
-        value_name = "FILE",
-        default_value = "/home/argocd/cmp-server/config/plugin.yaml"
-    )]
-    pub plugin_config: PathBuf,
+    /// Which socket.
+    #[command(flatten)]
+    pub socket: Socket,
     /// Where applications are unpacked; best a memory-backed volume.
     #[arg(long, env = "ARGOCD_CMP_WORKDIR", value_name = "DIR", default_value = "/tmp")]
     pub workdir: PathBuf,
@@ -148,10 +135,10 @@ pub struct Serve {
     pub allow_hydrator: bool,
 }
 
-/// Arguments of `health`.
+/// Which socket the sidecar serves on; the arguments of `health`.
 #[derive(Args, Debug)]
-pub struct Health {
-    /// Folder of the plugins' sockets.
+pub struct Socket {
+    /// Folder of the plugins' sockets, shared with the repo-server.
     #[arg(
         long,
         env = "ARGOCD_PLUGINSOCKFILEPATH",
@@ -159,7 +146,7 @@ pub struct Health {
         default_value = "/home/argocd/cmp-server/plugins"
     )]
     pub plugins_dir: PathBuf,
-    /// The plugin's configuration.
+    /// The plugin's configuration; without the file the plugin is called `strongroom` and discovers nothing.
     #[arg(
         long,
         env = "STRONGROOM_PLUGIN_CONFIG",

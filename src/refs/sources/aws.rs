@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use futures::future;
 use futures::stream::{self, StreamExt};
 
 use crate::aws::{Aws, AwsError, Connection};
@@ -31,8 +32,21 @@ pub(super) fn connection(params: &Params) -> Connection {
     }
 }
 
+/// One answer per locator, in order, from the `fetch` of each region; all regions at once.
+pub(super) async fn fetch_regions<F>(
+    connection: &Connection,
+    at: &[Locator],
+    fetch: impl Fn(Connection, Indexed) -> F,
+) -> Vec<Result<Document, FetchError>>
+where
+    F: Future<Output = Answers>,
+{
+    let regions = by_region(connection, at).into_iter().map(|(connection, at)| fetch(connection, at));
+    in_order(future::join_all(regions).await.concat(), at.len())
+}
+
 /// The locators by the connection that reaches them: an ARN names its region, which counts where no option does.
-pub(super) fn by_region(connection: &Connection, at: &[Locator]) -> Vec<(Connection, Indexed)> {
+fn by_region(connection: &Connection, at: &[Locator]) -> Vec<(Connection, Indexed)> {
     let mut regions: BTreeMap<Connection, Indexed> = BTreeMap::new();
     for (index, locator) in at.iter().enumerate() {
         let region = connection.region.clone().or_else(|| region_of(&locator.path));
@@ -61,7 +75,7 @@ where
 }
 
 /// The answers in the order of the question.
-pub(super) fn in_order(mut answers: Answers, number: usize) -> Vec<Result<Document, FetchError>> {
+fn in_order(mut answers: Answers, number: usize) -> Vec<Result<Document, FetchError>> {
     answers.sort_by_key(|(index, _)| *index);
     debug_assert!(answers.iter().map(|(index, _)| *index).eq(0..number), "one answer per locator");
     answers.into_iter().map(|(_, answer)| answer).collect()

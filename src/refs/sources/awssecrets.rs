@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{ApiErrorType, SecretValueEntry};
 use aws_smithy_types::Blob;
-use futures::future::{self, BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt};
 
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
@@ -67,12 +67,7 @@ impl Source for SecretsManager {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        async move {
-            let regions = aws::by_region(&self.connection, at);
-            let regions = regions.into_iter().map(|(connection, at)| self.fetch_region(connection, at));
-            aws::in_order(future::join_all(regions).await.concat(), at.len())
-        }
-        .boxed()
+        aws::fetch_regions(&self.connection, at, |connection, at| self.fetch_region(connection, at)).boxed()
     }
 }
 
@@ -199,17 +194,12 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::refs::sources::mock;
-
-    fn locator(path: &str, params: &[(&str, &str)]) -> Locator {
-        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Locator { path: path.to_owned(), params, fragment: false }
-    }
+    use crate::refs::sources::mock::{self, locator};
 
     #[test]
     fn calls_are_batches_of_twenty_and_versions_alone() {
-        let mut at: Vec<_> = (0..41).map(|number| locator(&format!("s{number}"), &[])).collect();
-        at.push(locator("v", &[("version_stage", "AWSPREVIOUS")]));
+        let mut at: Vec<_> = (0..41).map(|number| locator(&format!("s{number}"), false, &[])).collect();
+        at.push(locator("v", false, &[("version_stage", "AWSPREVIOUS")]));
         let indexed: Indexed = at.into_iter().enumerate().collect();
         let sizes = |calls: Vec<Call>| -> Vec<_> {
             let size = |call: &Call| if let Call::Batch(at) = call { at.len() } else { 1 };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::Parameter;
-use futures::future::{self, BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt};
 
 use crate::aws::{Aws, AwsError, Connection};
 use crate::document::value::Value;
@@ -90,12 +90,7 @@ impl Source for ParameterStore {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        async move {
-            let regions = aws::by_region(&self.connection, at);
-            let regions = regions.into_iter().map(|(connection, at)| self.fetch_region(connection, at));
-            aws::in_order(future::join_all(regions).await.concat(), at.len())
-        }
-        .boxed()
+        aws::fetch_regions(&self.connection, at, |connection, at| self.fetch_region(connection, at)).boxed()
     }
 }
 
@@ -281,12 +276,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::refs::sources::mock;
-
-    fn locator(path: &str, fragment: bool, params: &[(&str, &str)]) -> Locator {
-        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Locator { path: path.to_owned(), params, fragment }
-    }
+    use crate::refs::sources::mock::{self, locator};
 
     #[test]
     fn a_fragment_asks_for_what_is_below_unless_said() {

@@ -82,8 +82,13 @@ pub(super) fn counted(calls: &Calls) -> Vec<(String, usize)> {
     counts.into_iter().collect()
 }
 
+/// A locator with these options.
+pub(super) fn locator(path: &str, fragment: bool, params: &[(&str, &str)]) -> Locator {
+    let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Locator { path: path.to_owned(), params, fragment }
+}
+
 /// Locators of these paths, without options.
 pub(super) fn locators<'a>(paths: impl IntoIterator<Item = &'a str>, fragment: bool) -> Vec<Locator> {
-    let locator = |path: &str| Locator { path: path.to_owned(), params: [].into(), fragment };
-    paths.into_iter().map(locator).collect()
+    paths.into_iter().map(|path| locator(path, fragment, &[])).collect()
 }

@@ -171,11 +171,7 @@ fn not_yet(format: &str) -> FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn locator(path: &str, fragment: bool, params: &[(&str, &str)]) -> Locator {
-        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Locator { path: path.to_owned(), params, fragment }
-    }
+    use crate::refs::sources::mock::locator;
 
     #[test]
     fn the_format_is_told_by_option_extension_and_fragment() {
