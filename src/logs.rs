@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Operator;
@@ -24,30 +27,26 @@ impl Fault for LogError {
     }
 }
 
-/// Starts logging as the operator says, else at `usual_level`. Libraries other than Strongroom are never logged below `warn`: some of them
-/// print request bodies.
+/// Starts logging as the operator says, else at `usual_level`.
+///
+/// Only Strongroom's own lines follow the level. No library is logged below `warn`, whatever the filter says: some of
+/// them print what they send and receive.
 pub fn start(operator: &Operator, usual_level: &str) -> Result<(), LogError> {
     let level = operator.log.as_deref().unwrap_or(usual_level);
-    let invalid = || LogError { level: level.to_owned() };
-    let mut filter = EnvFilter::try_new(level).map_err(|_| invalid())?;
-    for library in [
-        "aws_config",
-        "aws_sigv4",
-        "aws_smithy_runtime",
-        "h2",
-        "hyper",
-        "hyper_util",
-        "rustls",
-        "tonic",
-        "tower",
-    ] {
-        filter = filter.add_directive(format!("{library}=warn").parse().map_err(|_| invalid())?);
-    }
+    let filter = EnvFilter::try_new(level).map_err(|_| LogError { level: level.to_owned() })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start, as in tests, keeps the first.
     let _ = match operator.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => {
+            let lines = lines.with_ansi(std::io::stderr().is_terminal()).finish();
+            lines.with(filter_fn(may_be_seen)).try_init()
+        }
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(filter_fn(may_be_seen)).try_init(),
     };
     Ok(())
+}
+
+fn may_be_seen(metadata: &Metadata<'_>) -> bool {
+    let module = metadata.target().split("::").next();
+    module == Some("strongroom") || *metadata.level() <= Level::WARN
 }
