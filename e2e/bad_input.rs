@@ -21,7 +21,7 @@ use support::MARKER;
 use support::fake_aws::{FakeSecretsManager, Refusal};
 use support::keys::{AgeKey, KeysFolder};
 use support::process::{Output, Run};
-use support::product::generate;
+use support::product::{generate, strongroom};
 use support::repository::Repository;
 use support::sops::encrypt;
 
@@ -130,6 +130,17 @@ fn a_chart_that_does_not_template() {
         assert!(message.starts_with("render the chart with helm: "), "{message}");
         assert!(message.contains(expected), "{template}:\n{message}");
     }
+}
+
+#[test]
+fn a_chart_that_renders_nothing() {
+    let repository = Repository::new();
+    repository.write("app/Chart.yaml", "apiVersion: v2\nname: app\nversion: 0.1.0\n");
+    assert_eq!(
+        refused(&repository, |run| run),
+        "nothing was rendered, and deploying nothing can delete everything\n\
+         help: set allowEmpty if this application may be empty"
+    );
 }
 
 #[test]
@@ -431,6 +442,37 @@ fn references_that_the_operator_did_not_allow() {
 }
 
 #[test]
+fn what_only_the_operator_can_choose() {
+    let denied = "may not open ref+awssecrets://team/x\n";
+    let repository = with_files(&[]);
+    let variables = [
+        "ALLOW_REFS",
+        "STRONGROOM_ALLOW_REFS",
+        "STRONGROOM_HELM",
+        "STRONGROOM_KEYS_DIR",
+        "AWS_ENDPOINT_URL",
+        "PATH",
+    ];
+    let message = refused(&repository, |run| {
+        let run = with_password("ref+awssecrets://team/x")(run);
+        variables.iter().fold(run, |run, name| run.env(format!("ARGOCD_ENV_{name}"), "*"))
+    });
+    assert!(message.contains(denied), "{message}");
+    for setting in
+        ["allowRefs", "helm", "keysDir", "STRONGROOM_ALLOW_REFS", "ignoreMac", "postRenderer", "plugins"]
+    {
+        let parameter = serde_json::json!([{ "name": setting, "string": "*" }]).to_string();
+        let message = refused(&repository, |run| run.env("ARGOCD_APP_PARAMETERS", parameter));
+        assert!(message.starts_with(&format!("parameter {setting:?} is not known\nhelp: ")), "{message}");
+        let message = refused(&with_files(&[(".strongroom.yaml", &format!("{setting}: '*'\n"))]), |run| run);
+        assert!(
+            message.starts_with(&format!(".strongroom.yaml: {setting:?} is not known\nhelp: ")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn what_helm_secrets_would_run_or_read() {
     let script = format!("#!/bin/sh\necho {MARKER} > \"$TMPDIR/was-run\"\n");
     let repository = with_files(&[("evil.sh", &script), ("values/a.yaml", "a: 1\n")]);
@@ -586,11 +628,11 @@ fn parameters_that_are_not_what_argo_cd_writes() {
         ),
         (
             r#"[{"name":"parameters","map":{"a[x":"STRONGROOM-MARKER"}}]"#,
-            "--set: the index of a must be a number from 0 to 65536",
+            "set values: --set: the index of a must be a number from 0 to 65536",
         ),
         (
             r#"[{"name":"parameters","map":{"a":"{STRONGROOM-MARKER}","a.b":"x"}}]"#,
-            "--set: a.b goes through a value that another flag sets to something else",
+            "set values: --set: a.b goes through a value that another flag sets to something else",
         ),
     ] {
         assert_eq!(refused(&repository, |run| run.env("ARGOCD_APP_PARAMETERS", parameters)), expected);
@@ -799,6 +841,92 @@ fn a_helm_that_is_silent_is_ended() {
     let expected = format!("run helm: {} was still running after 1.", helm.path().display());
     assert!(message.starts_with(&expected), "{message}");
     helm.assert_gone();
+}
+
+#[test]
+fn a_signal_while_a_store_is_silent() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let repository = with_files(&[]);
+    let run = with_store(&url, "ref+awssecrets://team/x")(generate(&repository, "app"));
+    let mut command = run.into_command();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let asking = silent.accept().unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(143), Vec::new()));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "strongroom: stopped by SIGTERM\n");
+    drop(asking);
+}
+
+#[test]
+fn logs_of_every_level_show_no_secret() {
+    let key = AgeKey::new();
+    let repository = with_files(&[("sealed.yaml", &sealed_to(&key))]);
+    let stored = FakeSecretsManager::start(&[("team/x".to_owned(), MARKER.to_owned())], Duration::ZERO);
+    for reference in ["ref+awssecrets://team/x", "ref+awssecrets://team/y"] {
+        let run = with_store(&stored.url(), reference)(generate(&repository, "app"));
+        let run = run.env("ARGOCD_ENV_VALUE_FILES", "sealed.yaml").env("SOPS_AGE_KEY", &key.identity);
+        let run = run.env("AWS_SESSION_TOKEN", format!("{MARKER}-token"));
+        let stderr = run.env("STRONGROOM_LOG", "trace").env("STRONGROOM_LOG_FORMAT", "json").output().stderr;
+        assert!(stderr.contains("data key opened"), "{stderr}");
+        assert!(!stderr.contains(MARKER) && !stderr.contains(&STANDARD.encode(MARKER)), "{stderr}");
+        assert!(!stderr.contains(&key.identity), "{stderr}");
+    }
+}
+
+#[test]
+fn the_other_commands() {
+    let repository = with_files(&[("tab.yaml", &format!("a:\n\t- {MARKER}\n")), ("plain.yaml", "a: 1\n")]);
+    let app = repository.path().join("app");
+    for (arguments, code, expected) in [
+        (&["decrypt", "absent"][..], 1, "failed to read absent: No such file or directory (os error 2)"),
+        (&["decrypt", "plain.yaml"], 1, "failed to decrypt plain.yaml: the file has no SOPS metadata"),
+        (
+            &["decrypt", "tab.yaml"],
+            1,
+            "failed to decrypt tab.yaml: line 2, column 2: tabs disallowed within this context (block indentation)",
+        ),
+        (
+            &["resolve", "-f", "tab.yaml"],
+            1,
+            "failed to open tab.yaml: line 2, column 2: tabs disallowed within this context (block indentation)",
+        ),
+        (&["get", MARKER], 2, "not a reference\nhelp: it has the form ref+scheme://path#/key"),
+        (
+            &["get", "ref+exec://x"],
+            1,
+            "failed to resolve ref+exec://x: scheme exec is refused: it would let a repository run programs here",
+        ),
+        (&["template", "a", "."], 1, "failed to render the chart with helm: "),
+        (
+            &["template", "a", "/nowhere"],
+            1,
+            "failed to read /nowhere: No such file or directory (os error 2)",
+        ),
+        (
+            &["template", "a", ".", "-f", "absent.yaml"],
+            1,
+            "failed to open absent.yaml: No such file or directory (os error 2)",
+        ),
+        (
+            &["template", "a", ".", "--set", MARKER],
+            1,
+            "failed to set values: --set: no value after the first key\n\
+             help: it is key=value; a comma inside of a value is written \\,",
+        ),
+        (
+            &["template", "--application", "plain.yaml"],
+            1,
+            "failed to read plain.yaml: holds no object of kind Application",
+        ),
+    ] {
+        let output = strongroom().args(arguments).directory(&app).output();
+        assert_eq!((output.status.code(), output.stdout.as_str()), (Some(code), ""), "{arguments:?}");
+        let message = output.stderr.strip_prefix("strongroom: ").unwrap_or_default();
+        assert!(message.starts_with(expected), "{arguments:?}: {}", output.stderr);
+        assert!(!message.contains(MARKER), "{message}");
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub enum RenderError {
     #[error(transparent)]
     References(#[from] ReferencesError),
     /// A single value is malformed.
-    #[error(transparent)]
+    #[error("set values")]
     Set(#[from] SetError),
     /// Helm did not render the chart.
     #[error(transparent)]
