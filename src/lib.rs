@@ -1,7 +1,7 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < confine < environment < policy < scope < process < aws < document < sops < refs < chart <
+//! `secret < fault < confine < environment < policy < scope < process < aws < web < vault < document < sops < refs < chart <
 //! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod aws;
@@ -24,3 +24,5 @@ pub mod scope;
 pub mod secret;
 pub mod signals;
 pub mod sops;
+pub mod vault;
+pub mod web;

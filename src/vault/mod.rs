@@ -1,0 +1,435 @@
+//! HashiCorp Vault and OpenBao: where they may be, one login per server kept and renewed, one way to ask.
+//!
+//! The operator's environment says how to log in; see [`login`]. A token is sent only to an address that the operator
+//! names, with `VAULT_ADDR` (`BAO_ADDR`) or in the list of [`Settings::addresses`], whatever a repository says.
+
+pub mod address;
+mod login;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method};
+use serde_json::Value as Json;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+use crate::environment::Environment;
+use crate::fault::{Class, Fault};
+use crate::secret::Secret;
+use crate::vault::address::Address;
+use crate::vault::login::{Login, Session};
+use crate::web::{self, Answer, Tls, WebError};
+
+/// Namespace and role may be named by references, so the number of servers kept is bounded.
+const SERVERS_KEPT: usize = 64;
+/// Requests to one server at the same time.
+const CONCURRENT: usize = 16;
+/// A login that is younger is not repeated because something was denied.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// Whose server; they differ in the names of their variables.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Brand {
+    /// `VAULT_*`.
+    Vault,
+    /// `BAO_*`, and `VAULT_*` where one is not set, as OpenBao's own client does.
+    OpenBao,
+}
+
+impl Brand {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vault => "Vault",
+            Self::OpenBao => "OpenBao",
+        }
+    }
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Vault => "VAULT_",
+            Self::OpenBao => "BAO_",
+        }
+    }
+
+    fn variable(self, environment: &Environment, name: &str) -> Option<String> {
+        let of = |brand: Self| environment.get(&format!("{}{name}", brand.prefix()));
+        of(self).or_else(|| of(Self::Vault)).map(str::to_owned)
+    }
+}
+
+/// Which server is asked, and as whom. What is `None` is what the environment says.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Connection {
+    /// Whose variables count.
+    pub brand: Brand,
+    /// Address, which must be one of the operator's.
+    pub address: Option<String>,
+    /// Namespace.
+    pub namespace: Option<String>,
+    /// Method of the login: `token`, `approle`, `kubernetes`, `userpass`, `jwt`.
+    pub method: Option<String>,
+    /// Role to log in to.
+    pub role: Option<String>,
+}
+
+impl Connection {
+    /// All as the environment says.
+    pub const fn of(brand: Brand) -> Self {
+        Self { brand, address: None, namespace: None, method: None, role: None }
+    }
+}
+
+/// What the operator says beside the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Addresses that references and files may name, beside that of the environment.
+    pub addresses: Vec<Address>,
+    /// Whether the token that `vault login` left in the home directory is used: on a person's terminal.
+    pub home: bool,
+}
+
+/// The servers of this process. Share one: logins and connections live in it.
+#[derive(Default)]
+pub struct Vault {
+    environment: Environment,
+    settings: Settings,
+    servers: Mutex<HashMap<Connection, Arc<Server>>>,
+}
+
+impl Vault {
+    /// Reads nothing yet.
+    pub fn new(environment: Environment, settings: Settings) -> Self {
+        Self { environment, settings, servers: Mutex::default() }
+    }
+
+    /// The server for `connection`, which is asked nothing yet.
+    pub fn server(&self, connection: &Connection) -> Result<Arc<Server>, VaultError> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = servers.get(connection) {
+            return Ok(Arc::clone(server));
+        }
+        let server = Arc::new(self.open(connection)?);
+        if servers.len() >= SERVERS_KEPT {
+            servers.clear();
+        }
+        servers.insert(connection.clone(), Arc::clone(&server));
+        Ok(server)
+    }
+
+    /// The brand whose environment names `address`.
+    pub fn brand_of(&self, address: &str) -> Brand {
+        let is_named = |variable: &str| {
+            let named = self.environment.get(variable).and_then(|text| text.parse::<Address>().ok());
+            named.is_some() && named == address.parse().ok()
+        };
+        if !is_named("VAULT_ADDR") && is_named("BAO_ADDR") { Brand::OpenBao } else { Brand::Vault }
+    }
+
+    fn open(&self, connection: &Connection) -> Result<Server, VaultError> {
+        let Connection { brand, namespace, .. } = connection;
+        let variable = |name: &str| brand.variable(&self.environment, name);
+        let address = self.address(connection)?;
+        let tls = tls(variable)?;
+        let http = web::client(address.url(), &tls).map_err(|error| VaultError::of(*brand, &error))?;
+        let namespace = namespace.clone().or_else(|| variable("NAMESPACE"));
+        Ok(Server {
+            brand: *brand,
+            http,
+            address,
+            namespace: namespace
+                .map(|name| name.trim_matches('/').to_owned())
+                .filter(|name| !name.is_empty()),
+            login: Login::choose(connection, &self.environment, self.settings.home)?,
+            session: AsyncMutex::default(),
+            limit: Semaphore::new(CONCURRENT),
+        })
+    }
+
+    fn address(&self, connection: &Connection) -> Result<Address, VaultError> {
+        let (brand, variable) = (connection.brand, format!("{}ADDR", connection.brand.prefix()));
+        let wrong = |what: &str, why: address::AddressError| {
+            VaultError::new(Class::Invalid, format!("{what} is no address of {}: {why}", brand.name()))
+        };
+        let own = brand.variable(&self.environment, "ADDR");
+        let own: Option<Address> =
+            own.map(|own| own.parse()).transpose().map_err(|why| wrong(&variable, why))?;
+        let Some(named) = &connection.address else {
+            return own.ok_or_else(|| {
+                let reason =
+                    format!("no address of {}\nhelp: the operator names it with {variable}", brand.name());
+                VaultError::new(Class::Invalid, reason)
+            });
+        };
+        let named: Address = named.parse().map_err(|why| wrong("what is named", why))?;
+        if own.as_ref() == Some(&named) || self.settings.addresses.contains(&named) {
+            return Ok(named);
+        }
+        let reason = format!(
+            "{named} is not an address that the operator names\nhelp: the operator allows addresses with STRONGROOM_ALLOW_ADDRESSES, or names the one with {variable}"
+        );
+        Err(VaultError::new(Class::Denied, reason))
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vault")
+    }
+}
+
+/// As the clients of both read it from `CACERT`, `CACERT_BYTES`, `CLIENT_CERT`, `CLIENT_KEY` and `SKIP_VERIFY`.
+fn tls(variable: impl Fn(&str) -> Option<String>) -> Result<Tls, VaultError> {
+    let file = |name: &str| variable(name).map(|path| read(Path::new(&path))).transpose();
+    let roots = match variable("CACERT_BYTES") {
+        Some(text) => Some(text.into_bytes()),
+        None => file("CACERT")?.map(|text| text.expose().clone()),
+    };
+    let identity = match (file("CLIENT_CERT")?, file("CLIENT_KEY")?) {
+        (Some(certificate), Some(key)) => {
+            Some(Secret::new([certificate.expose().as_slice(), b"\n", key.expose()].concat()))
+        }
+        _ => None,
+    };
+    let unverified =
+        variable("SKIP_VERIFY").is_some_and(|said| matches!(said.as_str(), "1" | "t" | "true" | "TRUE"));
+    Ok(Tls { roots, identity, unverified })
+}
+
+/// A file that the operator names.
+fn read(path: &Path) -> Result<Secret<Vec<u8>>, VaultError> {
+    fs::read(path).map(Secret::new).map_err(|error| {
+        VaultError::new(Class::Invalid, format!("{} cannot be read: {}", path.display(), error.kind()))
+    })
+}
+
+/// Why Vault did not give what it was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct VaultError {
+    /// What kind of failure.
+    pub class: Class,
+    /// The reason: never a body, never a token.
+    pub reason: String,
+}
+
+impl Fault for VaultError {
+    fn class(&self) -> Class {
+        self.class
+    }
+}
+
+impl VaultError {
+    /// `reason` holds no secret.
+    pub fn new(class: Class, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into() }
+    }
+
+    fn of(brand: Brand, error: &WebError) -> Self {
+        Self::new(error.class, format!("{} {}", brand.name(), error.reason))
+    }
+}
+
+/// One server, and the login to it.
+#[derive(Debug)]
+pub struct Server {
+    brand: Brand,
+    http: Client,
+    address: Address,
+    namespace: Option<String>,
+    login: Login,
+    session: AsyncMutex<Option<Arc<Session>>>,
+    limit: Semaphore,
+}
+
+/// One request: a path below `/v1/`, in segments.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    path: &'a [&'a str],
+    version: Option<&'a str>,
+    body: Option<&'a Json>,
+}
+
+impl<'a> Call<'a> {
+    /// Reads `path`.
+    pub const fn read(path: &'a [&'a str]) -> Self {
+        Self { path, version: None, body: None }
+    }
+
+    /// Writes `body` to `path`.
+    pub const fn write(path: &'a [&'a str], body: &'a Json) -> Self {
+        Self { path, version: None, body: Some(body) }
+    }
+
+    /// Asks for one version.
+    #[must_use]
+    pub const fn version(self, version: Option<&'a str>) -> Self {
+        Self { version, ..self }
+    }
+}
+
+impl Server {
+    /// What the server answers, logged in; any status but those of a busy server is an answer.
+    pub async fn ask(&self, call: Call<'_>) -> Result<Answer, VaultError> {
+        let session = self.session().await?;
+        let answer = self.send(call, Some(&session)).await?;
+        if answer.status != 403 {
+            return Ok(answer);
+        }
+        match self.session_after(&session, says(&answer, "invalid token")).await? {
+            Some(session) => self.send(call, Some(&session)).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// What `answer`, which is none of success, means for `what` was asked for.
+    pub fn failure(&self, answer: &Answer, what: &str) -> VaultError {
+        let brand = self.brand.name();
+        let class = match answer.status {
+            401 | 403 => Class::Denied,
+            404 => Class::NotFound,
+            status if web::is_passing(status) || (300..400).contains(&status) => Class::Unavailable,
+            472 | 473 => Class::Unavailable,
+            _ => Class::Invalid,
+        };
+        let mut reason = match class {
+            Class::NotFound => format!("{brand} has nothing at {what}"),
+            _ => format!("{brand} says HTTP {} for {what}", answer.status),
+        };
+        let said = PHRASES.iter().filter(|phrase| says(answer, phrase));
+        if let Some(phrase) = said.max_by_key(|phrase| phrase.len()) {
+            reason.extend([": ", phrase]);
+        }
+        VaultError::new(class, reason)
+    }
+
+    /// The login that is kept, renewed or made anew where it is about to end.
+    async fn session(&self) -> Result<Arc<Session>, VaultError> {
+        let mut kept = self.session.lock().await;
+        if let Some(session) = kept.as_ref() {
+            if session.is_fresh() {
+                return Ok(Arc::clone(session));
+            }
+            if session.can_be_renewed()
+                && let Some(renewed) = self.renew(session).await
+            {
+                return Ok(Arc::clone(kept.insert(Arc::new(renewed))));
+            }
+        }
+        *kept = None;
+        Ok(Arc::clone(kept.insert(Arc::new(self.log_in().await?))))
+    }
+
+    /// Another login than `stale`, with which something was denied; `None` where that would not help.
+    async fn session_after(
+        &self,
+        stale: &Arc<Session>,
+        invalid: bool,
+    ) -> Result<Option<Arc<Session>>, VaultError> {
+        let mut kept = self.session.lock().await;
+        if let Some(other) = kept.as_ref().filter(|kept| !Arc::ptr_eq(kept, stale)) {
+            return Ok(Some(Arc::clone(other)));
+        }
+        if !invalid && stale.made.elapsed() < YOUNG {
+            return Ok(None);
+        }
+        let session = Arc::new(self.log_in().await?);
+        let differs = session.token != stale.token;
+        *kept = Some(Arc::clone(&session));
+        Ok(differs.then_some(session))
+    }
+
+    async fn log_in(&self) -> Result<Session, VaultError> {
+        let (path, body) = match self.login.request()? {
+            login::Request::Token(token) => return Ok(Session::lasting(token)),
+            login::Request::Login { path, body } => (path, body),
+        };
+        let segments: Vec<_> = path.iter().map(String::as_str).collect();
+        let answer = self.send(Call::write(&segments, &body.expose().0), None).await?;
+        if answer.status != 200 {
+            let mut error = self.failure(&answer, &path.join("/"));
+            // That there is no such login must never be forgiven as a secret that is not there.
+            error.class = if error.class == Class::NotFound { Class::Denied } else { error.class };
+            error.reason = format!("the login failed: {}", error.reason);
+            return Err(error);
+        }
+        Session::of_answer(&answer).ok_or_else(|| {
+            VaultError::new(Class::Unavailable, format!("the login at {} gave no token", path.join("/")))
+        })
+    }
+
+    async fn renew(&self, session: &Session) -> Option<Session> {
+        let body = Json::Object(serde_json::Map::new());
+        let call = Call::write(&["auth", "token", "renew-self"], &body);
+        let answer = self.send(call, Some(session)).await.ok()?;
+        // A renewal that was cut short by the token's longest life makes room for a new login.
+        Session::of_answer(&answer)
+            .filter(|renewed| answer.status == 200 && renewed.lasts_longer_than(session))
+    }
+
+    async fn send(&self, call: Call<'_>, session: Option<&Session>) -> Result<Answer, VaultError> {
+        let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
+        let method = if call.body.is_some() { Method::PUT } else { Method::GET };
+        let mut url = self.address.join(call.path);
+        if let Some(version) = call.version {
+            url.query_pairs_mut().append_pair("version", version);
+        }
+        let mut request = self.http.request(method, url).header("X-Vault-Request", "true");
+        if let Some(namespace) = &self.namespace {
+            request = request.header("X-Vault-Namespace", namespace);
+        }
+        if let Some(session) = session {
+            request = request.header("X-Vault-Token", session.header());
+        }
+        if let Some(body) = call.body {
+            request = request.json(body);
+        }
+        web::send(request).await.map_err(|error| VaultError::of(self.brand, &error))
+    }
+}
+
+/// What the server's own words are looked for; nothing else of them is told, for they may quote what was sent.
+const PHRASES: &[&str] = &[
+    "bad token",
+    "encryption key not found",
+    "invalid role or secret ID",
+    "invalid role ID",
+    "invalid secret id",
+    "invalid token",
+    "invalid username or password",
+    "message authentication failed",
+    "missing client token",
+    "no handler for route",
+    "permission denied",
+    "unsupported path",
+    "Vault is sealed",
+];
+
+fn says(answer: &Answer, phrase: &str) -> bool {
+    answer.body.expose().windows(phrase.len()).any(|window| window == phrase.as_bytes())
+}
+
+impl Session {
+    fn is_fresh(&self) -> bool {
+        self.lease.is_none_or(|lease| self.made.elapsed() < lease * 2 / 3)
+    }
+
+    fn can_be_renewed(&self) -> bool {
+        self.renewable && self.lease.is_some_and(|lease| self.made.elapsed() < lease)
+    }
+
+    fn lasts_longer_than(&self, other: &Self) -> bool {
+        let end = |session: &Self| session.lease.map(|lease| session.made + lease);
+        match (end(self), end(other)) {
+            (Some(own), Some(other)) => own > other + Duration::from_millis(500),
+            (own, _) => own.is_none(),
+        }
+    }
+
+    fn lasting(token: Secret<String>) -> Self {
+        Self { token, made: Instant::now(), lease: None, renewable: false }
+    }
+}
