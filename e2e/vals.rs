@@ -97,6 +97,7 @@ fn resolver(table: &Table, moto: &Moto) -> Resolver {
     let ambient = Ambient {
         environment: table.environment.clone().into_iter().collect::<Environment>(),
         aws: Arc::new(aws),
+        vault: Arc::default(),
         keyring: Arc::default(),
         sops: OpenOptions::default(),
         envsubst: None,

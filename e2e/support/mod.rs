@@ -20,6 +20,7 @@ pub mod grpc_go;
 pub mod helm;
 pub mod keys;
 pub mod moto;
+pub mod openbao;
 pub mod process;
 pub mod product;
 pub mod repository;

@@ -14,11 +14,14 @@ use crate::render::Renderer;
 use crate::render::helm::HelmCli;
 use crate::render::values::Opener;
 use crate::secret::Secret;
-use crate::sops::keys::Keyring;
 use crate::sops::keys::folder::LocalKeys;
 use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::kms::Kms;
+use crate::sops::keys::transit::Transit;
+use crate::sops::keys::{KeyUnwrap, Keyring};
 use crate::sops::open::OpenOptions;
+use crate::vault::address::{self, AddressListError};
+use crate::vault::{Settings, Vault};
 
 /// Whose wishes the process follows beside the operator's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +49,9 @@ pub(super) enum AssemblyError {
         /// As the operator gave it.
         path: String,
     },
+    /// The list of addresses.
+    #[error("read STRONGROOM_ALLOW_ADDRESSES")]
+    Addresses(#[from] AddressListError),
     /// The file of the passphrase.
     #[error("read the passphrase from {path}")]
     Passphrase {
@@ -70,11 +76,15 @@ pub(super) fn renderer(
 ) -> Result<Renderer, AssemblyError> {
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
     let aws = Arc::new(Aws::new());
-    let keyring = Arc::new(keyring(operator, trust, environment, &policy, &aws)?);
+    let vault = Arc::new(vault(operator, trust, environment)?);
+    let services: [Arc<dyn KeyUnwrap>; 2] =
+        [Arc::new(Kms::new(aws.clone())), Arc::new(Transit::new(vault.clone()))];
+    let keyring = Arc::new(keyring(operator, trust, environment, &policy, services)?);
     let sops = OpenOptions { ignore_mac: operator.ignore_mac };
     let ambient = Ambient {
         environment: environment.clone(),
         aws,
+        vault,
         keyring: keyring.clone(),
         sops,
         envsubst: match trust {
@@ -120,7 +130,7 @@ fn keyring(
     trust: Trust,
     environment: &Environment,
     policy: &Arc<dyn Authorise>,
-    aws: &Arc<Aws>,
+    services: impl IntoIterator<Item = Arc<dyn KeyUnwrap>>,
 ) -> Result<Keyring, AssemblyError> {
     let passphrase = operator.pgp_passphrase_file.as_deref().map(passphrase).transpose()?;
     let mut keys = LocalKeys::with_passphrase(passphrase.as_ref());
@@ -128,13 +138,19 @@ fn keyring(
     keys.add_environment(environment);
     let notes = keys.notes();
     let mut holders = keys.into_holders();
-    holders.push(Arc::new(Kms::new(aws.clone())));
+    holders.extend(services);
     if trust == Trust::Person
         && let Some(gpg) = Gpg::find(environment)
     {
         holders.push(Arc::new(gpg));
     }
     Ok(Keyring::new(policy.clone(), holders).with_notes(notes))
+}
+
+fn vault(operator: &Operator, trust: Trust, environment: &Environment) -> Result<Vault, AssemblyError> {
+    let addresses = address::list(operator.allow_addresses.as_deref().unwrap_or_default())?;
+    let home = trust == Trust::Person;
+    Ok(Vault::new(environment.clone(), Settings { addresses, home }))
 }
 
 /// A bare name is looked up in `PATH`; where it is not found it stays as it is, and running it says so.

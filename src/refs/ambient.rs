@@ -6,6 +6,7 @@ use crate::aws::Aws;
 use crate::environment::Environment;
 use crate::sops::keys::Keyring;
 use crate::sops::open::OpenOptions;
+use crate::vault::Vault;
 
 /// Shared by all sources of a process.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Ambient {
     pub environment: Environment,
     /// AWS configuration and its one HTTP client.
     pub aws: Arc<Aws>,
+    /// Vault and OpenBao, with the logins to them.
+    pub vault: Arc<Vault>,
     /// The keys that open SOPS files.
     pub keyring: Arc<Keyring>,
     /// How strictly SOPS files are opened.

@@ -533,6 +533,7 @@ mod tests {
         let ambient = Ambient {
             environment: documents.into_iter().collect(),
             aws: Arc::default(),
+            vault: Arc::default(),
             keyring: Arc::default(),
             sops: OpenOptions::default(),
             envsubst: None,
@@ -627,7 +628,7 @@ mod tests {
             ),
             ("ref+store://a?c=broken", "Invalid ref+store://a?c=***: cannot be opened"),
             ("ref+store://slow", "Timeout ref+store://slow: no answer before the render's deadline"),
-            ("ref+vault://a", "Invalid ref+vault://a: scheme vault is not supported yet"),
+            ("ref+tfstate://a", "Invalid ref+tfstate://a: scheme tfstate is not supported yet"),
             (
                 "ref+awsssm://a",
                 "Denied ref+awsssm://a: app \"\" may not open ref+awsssm://a\nhelp: the operator allows references with STRONGROOM_ALLOW_REFS",

@@ -4,11 +4,19 @@ use std::fmt::Write;
 
 use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
-use crate::refs::sources::{awssecrets, awsssm, echo, envsubst, file, sops};
+use crate::refs::sources::{awssecrets, awsssm, echo, envsubst, file, sops, vault};
 
 /// Every scheme that can be resolved, by name.
-pub const SCHEMES: &[&Scheme] =
-    &[&awssecrets::SCHEME, &awsssm::SCHEME, &echo::SCHEME, &envsubst::SCHEME, &file::SCHEME, &sops::SCHEME];
+pub const SCHEMES: &[&Scheme] = &[
+    &awssecrets::SCHEME,
+    &awsssm::SCHEME,
+    &echo::SCHEME,
+    &envsubst::SCHEME,
+    &file::SCHEME,
+    &vault::OPENBAO,
+    &sops::SCHEME,
+    &vault::VAULT,
+];
 
 /// Options that every scheme has.
 pub const COMMON_OPTIONS: &[SchemeOption] = &[
@@ -34,7 +42,6 @@ const TO_COME: &[&str] = &[
     "oci",
     "onepasswordconnect",
     "op",
-    "openbao",
     "pulumistateapi",
     "s3",
     "scw",
@@ -46,7 +53,6 @@ const TO_COME: &[&str] = &[
     "tfstateremote",
     "tfstates3",
     "tss",
-    "vault",
     "yclockbox",
 ];
 
@@ -228,7 +234,7 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_explained() {
         for (name, class, expected) in [
-            ("vault", Class::Invalid, "scheme vault is not supported yet"),
+            ("tfstate", Class::Invalid, "scheme tfstate is not supported yet"),
             ("tfstategs", Class::Invalid, "scheme tfstategs is not supported yet"),
             ("exec", Class::Denied, "scheme exec is refused: it would let a repository run programs here"),
             ("awssecret", Class::Invalid, "unknown scheme \"awssecret\"\nhelp: did you mean awssecrets?"),

@@ -62,17 +62,17 @@ impl fmt::Display for Address {
 pub fn list(text: &str) -> Result<Vec<Address>, AddressListError> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     let parse = |entry: &str| {
-        entry.parse().map_err(|source| AddressListError { entry: entry.chars().take(200).collect(), source })
+        entry.parse().map_err(|why| AddressListError { entry: entry.chars().take(200).collect(), why })
     };
     entries.map(parse).collect()
 }
 
 /// An entry of a list is no address.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{entry:?} is no address: {source}")]
+#[error("{entry:?} is no address: {why}")]
 pub struct AddressListError {
     entry: String,
-    source: AddressError,
+    why: AddressError,
 }
 
 #[cfg(test)]

@@ -9,3 +9,4 @@ pub(super) mod file;
 #[cfg(test)]
 mod mock;
 pub(super) mod sops;
+pub(super) mod vault;

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod gpg;
 pub mod kms;
 pub mod pgp;
+pub mod transit;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -155,6 +156,7 @@ impl SealedKey {
             Self::Age { .. } => "no age identity for it is loaded",
             Self::Pgp { .. } => "no OpenPGP secret key for it is loaded",
             Self::Kms { .. } => "AWS KMS is not set up",
+            Self::VaultTransit { .. } => "Vault is not set up",
             _ => "this kind of key is not supported yet",
         }
     }

@@ -1,0 +1,301 @@
+//! `ref+vault`, `ref+openbao` and SOPS files of transit, with the real OpenBao, the real vals and the real sops.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use strongroom::document::value::Value;
+use strongroom::environment::Environment;
+use strongroom::fault::{Fault, report};
+use strongroom::policy::AllowList;
+use strongroom::refs::ambient::Ambient;
+use strongroom::refs::grammar::Expression;
+use strongroom::refs::resolve::Resolver;
+use strongroom::scope::Scope;
+use strongroom::sops::open::OpenOptions;
+use strongroom::vault::{Settings, Vault};
+use support::MARKER;
+use support::openbao::Openbao;
+use support::process::Run;
+use support::product::strongroom;
+use support::repository::Repository;
+use support::sops;
+use support::tools::tool;
+
+static SERVER: LazyLock<Openbao> = LazyLock::new(|| {
+    let server = Openbao::start();
+    let database = json!({"user": "me", "password": "STRONGROOM-MARKER one", "port": 5432, "on": true});
+    server.write("secret/data/team/db", &json!({ "data": database }));
+    server.write(
+        "secret/data/team/db",
+        &json!({"data": {"user": "me", "password": "STRONGROOM-MARKER two",
+        "port": 5432, "big": 1_234_567_890_123_u64, "nested": {"a": [1, "x"]}, "file": "U1RST05HUk9PTQ=="}}),
+    );
+    server.write("secret/data/team/gone", &json!({"data": {"a": "STRONGROOM-MARKER"}}));
+    server.call("DELETE", "secret/data/team/gone", MARKER, &Json::Null);
+    server.write("secret/data/other/x", &json!({"data": {"a": "STRONGROOM-MARKER other"}}));
+    server.write("old/team/db", &json!({"password": "STRONGROOM-MARKER old", "port": 5432}));
+    server.write("sys/mounts/deep/kv", &json!({"type": "kv", "options": {"version": "2"}}));
+    server.write("deep/kv/data/a/b", &json!({"data": {"c d": "STRONGROOM-MARKER deep"}}));
+    server.write("sys/auth/approle", &json!({"type": "approle"}));
+    server.write("sys/auth/userpass", &json!({"type": "userpass"}));
+    server.policy("team", &["secret/data/team/*", "old/team/*", "auth/token/renew-self"]);
+    server.policy("all", &["secret/data/*", "old/*"]);
+    server
+});
+
+fn resolver(environment: &[(&str, &str)]) -> Resolver {
+    let environment: Environment = environment.iter().copied().collect();
+    let vault = Vault::new(environment.clone(), Settings::default());
+    let ambient = Ambient {
+        environment,
+        aws: Arc::default(),
+        vault: Arc::new(vault),
+        keyring: Arc::default(),
+        sops: OpenOptions::default(),
+        envsubst: None,
+    };
+    Resolver::new(ambient, Arc::new(AllowList::everything()))
+}
+
+/// The value as JSON, or the class and the report of the failure, in which there is no secret.
+async fn resolve(resolver: &Resolver, reference: &str) -> Result<Json, String> {
+    let expression = Expression::parse(reference).unwrap();
+    let value: Result<Value, _> = resolver.resolve(&Scope::default(), &[&expression]).await.remove(0);
+    match value {
+        Ok(value) => Ok(serde_json::from_str(value.to_flow().expose()).unwrap()),
+        Err(errors) => {
+            let said = format!("{}: {}", errors[0].class().label(), report(&errors[0].cause));
+            assert!(!said.contains(MARKER), "{said}");
+            Err(said)
+        }
+    }
+}
+
+fn vals(reference: &str) -> Result<Json, String> {
+    let input = serde_json::to_string(&json!({ "x": reference })).unwrap();
+    let run = Run::new(tool("vals")).args(["eval", "-o", "json", "-f", "-"]).stdin(input);
+    let output = run.env("HOME", SERVER.home()).envs(SERVER.environment()).output();
+    if !output.status.success() {
+        return Err(output.stderr);
+    }
+    serde_json::from_str::<Json>(&output.stdout)
+        .map(|value| value["x"].clone())
+        .map_err(|error| error.to_string())
+}
+
+/// A reference, its value or how its failure begins, and what vals does: `None` is the same.
+type Row = (&'static str, Result<Json, &'static str>, Option<&'static str>);
+
+fn rows() -> Vec<Row> {
+    let (one, two) = (json!("STRONGROOM-MARKER one"), json!("STRONGROOM-MARKER two"));
+    vec![
+        ("ref+vault://secret/team/db/password", Ok(two.clone()), None),
+        ("ref+vault://secret/team/db#/password", Ok(two.clone()), None),
+        ("ref+vault://secret/team/db?version=1#/password", Ok(one.clone()), None),
+        ("ref+vault://secret/team/db/password?version=1", Ok(one), None),
+        ("ref+vault://old/team/db/password", Ok(json!("STRONGROOM-MARKER old")), None),
+        ("ref+vault://old/team/db#/password", Ok(json!("STRONGROOM-MARKER old")), None),
+        (
+            "ref+vault://deep/kv/a/b#/c%20d",
+            Ok(json!("STRONGROOM-MARKER deep")),
+            Some("fragments are not decoded"),
+        ),
+        ("ref+vault://secret/team/db/port", Ok(json!("5432")), None),
+        ("ref+vault://secret/team/db#/port", Ok(json!(5432)), Some("numbers become strings")),
+        ("ref+vault://secret/team/db#/big", Ok(json!(1_234_567_890_123_u64)), Some("numbers become strings")),
+        ("ref+vault://secret/team/db#/nested/a/1", Ok(json!("x")), Some("no indexes of lists")),
+        ("ref+vault://secret/team/db/file?decode=base64", Ok(json!("STRONGROOM")), None),
+        (
+            "ref+vault://secret/team/absent#/a",
+            Err("not_found: Vault has nothing at secret/team/absent"),
+            None,
+        ),
+        ("ref+vault://secret/team/absent?default=x#/a", Ok(json!("x")), Some("no such option")),
+        ("ref+vault://secret/team/db#/absent", Err("not_found: no key \"absent\""), None),
+        ("ref+vault://secret/team/db/absent", Err("not_found: no field \"absent\""), None),
+        (
+            "ref+vault://secret/team/db?version=9#/password",
+            Err("not_found: Vault has nothing at secret/team/db"),
+            None,
+        ),
+        ("ref+vault://secret/team/gone#/a", Err("not_found: "), None),
+        ("ref+vault://absent/team/db#/a", Err("not_found: "), None),
+        (
+            "ref+vault://old/team/db?version=1#/password",
+            Err("invalid: the mount of old/team/db has no versions"),
+            Some("ignores it"),
+        ),
+        (
+            "ref+vault://auth/token/lookup-self#/id",
+            Err("denied: it would tell Strongroom's own token"),
+            Some("tells it"),
+        ),
+        ("ref+vault://secret/team/db?version=x#/a", Err("invalid: a version is a number"), None),
+        (
+            "ref+vault://secret/team/db?token_env=HOME#/a",
+            Err("invalid: scheme vault has no option \"token_env\""),
+            None,
+        ),
+        ("ref+vault://secret//db#/a", Err("invalid: a segment of the path is empty"), None),
+    ]
+}
+
+#[tokio::test]
+async fn references_mean_what_they_mean_to_vals_unless_the_row_says_so() {
+    let environment = SERVER.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let resolver = resolver(&environment);
+    let mut wrong = Vec::new();
+    for (reference, expected, differs) in rows() {
+        let ours = resolve(&resolver, reference).await;
+        let right = match (&ours, &expected) {
+            (Ok(ours), Ok(expected)) => ours == expected,
+            (Err(ours), Err(expected)) => ours.starts_with(expected),
+            _ => false,
+        };
+        if !right {
+            wrong.push(format!("{reference}: {ours:?}, not {expected:?}"));
+        }
+        let theirs = vals(reference);
+        let same = theirs.as_ref().ok() == expected.as_ref().ok();
+        if same == differs.is_some() {
+            wrong.push(format!("{reference}: {theirs:?} in vals"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let bao = self::resolver(&[
+        ("BAO_ADDR", &SERVER.url()),
+        ("VAULT_TOKEN", MARKER),
+        ("VAULT_ADDR", "http://127.0.0.1:1"),
+    ]);
+    assert!(resolve(&bao, "ref+openbao://secret/team/db#/password").await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_denied_is_denied_and_never_forgiven() {
+    let token = SERVER.token("team", "10m");
+    let (url, team) = (SERVER.url(), token.as_str());
+    let team = resolver(&[("VAULT_ADDR", &url), ("VAULT_TOKEN", team)]);
+    assert!(resolve(&team, "ref+vault://secret/team/db#/password").await.is_ok());
+    let error = resolve(&team, "ref+vault://secret/other/x?optional=true#/a").await.unwrap_err();
+    assert_eq!(error, "denied: Vault says HTTP 403 for secret/other/x: permission denied");
+    assert!(!error.contains(&token));
+    let wrong = resolver(&[("VAULT_ADDR", &url), ("VAULT_TOKEN", "STRONGROOM-MARKER-wrong")]);
+    let error = resolve(&wrong, "ref+vault://secret/team/db#/password").await.unwrap_err();
+    assert!(error.starts_with("denied: Vault says HTTP 403 for secret/team/db"), "{error}");
+    let none = resolver(&[("VAULT_ADDR", &url)]);
+    let error = resolve(&none, "ref+vault://secret/team/db#/password").await.unwrap_err();
+    assert_eq!(error, "denied: no credentials for Vault\nhelp: the operator sets VAULT_TOKEN");
+}
+
+#[tokio::test]
+async fn a_token_goes_to_no_address_that_the_operator_does_not_name() {
+    let url = SERVER.url();
+    let resolver = resolver(&[("VAULT_ADDR", &url), ("VAULT_TOKEN", MARKER)]);
+    for option in ["address=http://127.0.0.1:9", "host=127.0.0.1:9&proto=http"] {
+        let reference = format!("ref+vault://secret/team/db?{option}#/password");
+        let error = resolve(&resolver, &reference).await.unwrap_err();
+        assert!(
+            error.starts_with("denied: http://127.0.0.1:9 is not an address that the operator names\nhelp: "),
+            "{error}"
+        );
+    }
+    let own = format!("ref+vault://secret/team/db?address={url}/#/password");
+    assert!(resolve(&resolver, &own).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_login_is_kept_renewed_and_made_again() {
+    let settings = json!({"token_policies": ["team"], "token_ttl": "2s", "token_max_ttl": "5s"});
+    let (role, secret) = SERVER.approle("short", &settings);
+    let url = SERVER.url();
+    let approle = [
+        ("VAULT_ADDR", url.as_str()),
+        ("VAULT_AUTH_METHOD", "approle"),
+        ("VAULT_ROLE_ID", &role),
+        ("VAULT_SECRET_ID", &secret),
+    ];
+    let short = resolver(&approle);
+    let password = "ref+vault://secret/team/db#/password";
+    // Longer than one token can be renewed.
+    for _ in 0..8 {
+        assert!(resolve(&short, password).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(800)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(resolve(&short, password).await.is_ok(), "after its end");
+    let wrong = resolver(&[approle[0], approle[1], approle[2], ("VAULT_SECRET_ID", "STRONGROOM-MARKER")]);
+    let error = resolve(&wrong, "ref+vault://secret/team/db?optional=true#/password").await.unwrap_err();
+    assert!(error.contains("the login failed: Vault says HTTP 400 for auth/approle/login"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_that_was_revoked_is_made_again() {
+    let (role, secret) = SERVER.approle("revoked", &json!({"token_policies": ["team"], "token_ttl": "1h"}));
+    let url = SERVER.url();
+    let revoked = resolver(&[
+        ("VAULT_ADDR", &url),
+        ("VAULT_AUTH_METHOD", "approle"),
+        ("VAULT_ROLE_ID", &role),
+        ("VAULT_SECRET_ID", &secret),
+    ]);
+    let password = "ref+vault://old/team/db#/password";
+    assert!(resolve(&revoked, password).await.is_ok());
+    // A login that is younger is not doubted.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (_, accessors) = SERVER.call("LIST", "auth/token/accessors", MARKER, &Json::Null);
+    for accessor in accessors["data"]["keys"].as_array().unwrap() {
+        let (_, token) =
+            SERVER.call("POST", "auth/token/lookup-accessor", MARKER, &json!({ "accessor": accessor }));
+        if token["data"]["meta"]["role_name"] == "revoked" {
+            SERVER.write("auth/token/revoke-accessor", &json!({ "accessor": accessor }));
+        }
+    }
+    assert_eq!(resolve(&revoked, password).await, Ok(json!("STRONGROOM-MARKER old")));
+}
+
+#[tokio::test]
+async fn a_user_logs_in_with_the_password_of_a_file() {
+    SERVER.write(
+        "auth/userpass/users/me",
+        &json!({"password": "STRONGROOM-MARKER", "token_policies": ["team"]}),
+    );
+    let file = SERVER.home().join("password");
+    std::fs::write(&file, "STRONGROOM-MARKER\n").unwrap();
+    let (url, file) = (SERVER.url(), file.to_str().unwrap());
+    let user = resolver(&[
+        ("VAULT_ADDR", &url),
+        ("VAULT_AUTH_METHOD", "userpass"),
+        ("VAULT_USERNAME", "me"),
+        ("VAULT_PASSWORD_FILE", file),
+    ]);
+    assert!(resolve(&user, "ref+vault://secret/team/db#/password").await.is_ok());
+}
+
+#[test]
+fn a_sops_file_of_transit_opens_at_the_operators_address_only() {
+    SERVER.write("transit/keys/apps", &json!({}));
+    let repository = Repository::new();
+    repository.write("values.yaml", "password: STRONGROOM-MARKER transit\n");
+    let file = repository.path().join("values.yaml");
+    let key = format!("{}/v1/transit/keys/apps", SERVER.url());
+    let real = sops::sops().envs(SERVER.environment());
+    sops::encrypt_by(real, &file, &["--hc-vault-transit", &key]);
+    let open = |environment: Vec<(&'static str, String)>| {
+        strongroom().args(["decrypt", "values.yaml"]).directory(repository.path()).envs(environment)
+    };
+    let plain = "password: \"STRONGROOM-MARKER transit\"\n";
+    let opened = open(SERVER.environment());
+    assert_eq!(opened.ok(), plain);
+    let elsewhere =
+        open(vec![("VAULT_ADDR", "http://127.0.0.1:1".to_owned()), ("VAULT_TOKEN", MARKER.to_owned())]);
+    let error = elsewhere.fails();
+    assert!(error.contains("is not an address that the operator names"), "{error}");
+    let listed = open(vec![("STRONGROOM_ALLOW_ADDRESSES", SERVER.url()), ("VAULT_TOKEN", MARKER.to_owned())]);
+    assert_eq!(listed.ok(), plain);
+}

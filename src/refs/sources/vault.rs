@@ -1,0 +1,355 @@
+//! `ref+vault://mount/path/field`, `ref+openbao://…`: HashiCorp Vault and OpenBao.
+//!
+//! Whether a mount is a KV engine of version 2 is what the server says of it, once per mount; where it may not be
+//! asked, both are tried. Every other engine is read as it is. Two fields of one secret are one read. The paths below
+//! `auth/token/` that tell Strongroom's own token are refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::future::{self, BoxFuture, FutureExt};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+
+use crate::fault::Class;
+use crate::refs::ambient::Ambient;
+use crate::refs::source::{
+    Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
+};
+use crate::scope::Scope;
+use crate::secret::Secret;
+use crate::vault::{Brand, Call, Connection, Server, Vault, VaultError};
+use crate::web::Answer;
+
+/// For so long it is believed what a mount is.
+const MOUNT_KNOWN: Duration = Duration::from_mins(5);
+
+pub(crate) const VAULT: Scheme = Scheme {
+    name: "vault",
+    doc: "HashiCorp Vault; the login is the operator's, see [Vault and OpenBao](keys.md#vault-and-openbao)",
+    examples: &[
+        (
+            "ref+vault://secret/team/db/password",
+            "the field `password` of the secret `team/db` in the mount `secret`",
+        ),
+        ("ref+vault://secret/team/db#/password", "the same"),
+        ("ref+vault://secret/team/db?version=3#/password", "of its version 3"),
+        (
+            "ref+vault://database/creds/reader#/password",
+            "of whatever else can be read; each render reads it once",
+        ),
+    ],
+    connection: CONNECTION,
+    document: DOCUMENT,
+    fragment_matters: true,
+    normalise,
+    open: |params, ambient| Ok(open(Brand::Vault, params, ambient)),
+};
+
+pub(crate) const OPENBAO: Scheme = Scheme {
+    name: "openbao",
+    doc: "OpenBao, as `vault`, with the variables `BAO_…` before `VAULT_…`",
+    examples: &[("ref+openbao://secret/team/db#/password", "the field `password` of the secret `team/db`")],
+    connection: CONNECTION,
+    document: DOCUMENT,
+    fragment_matters: true,
+    normalise,
+    open: |params, ambient| Ok(open(Brand::OpenBao, params, ambient)),
+};
+
+const CONNECTION: &[SchemeOption] = &[
+    SchemeOption {
+        name: "address",
+        doc: "address; one that the operator names with `VAULT_ADDR` or `STRONGROOM_ALLOW_ADDRESSES`",
+    },
+    SchemeOption { name: "host", doc: "host and port of the address" },
+    SchemeOption { name: "proto", doc: "`http` or `https` (unless said), with `host`" },
+    SchemeOption { name: "namespace", doc: "namespace" },
+    SchemeOption { name: "auth_method", doc: "method of the login, with the operator's credentials" },
+    SchemeOption { name: "role_id", doc: "role to log in to" },
+];
+
+const DOCUMENT: &[SchemeOption] = &[
+    SchemeOption { name: "version", doc: "version of a secret in a KV engine of version 2" },
+    SchemeOption {
+        name: "decode",
+        doc: "`base64`: the field is base64 of the value; without a fragment only",
+    },
+];
+
+fn normalise(scope: &Scope, path: &str, params: &Params) -> Result<String, FetchError> {
+    let path = without_dots(scope, path.trim_end_matches('/'), params)?;
+    if path.split('/').any(str::is_empty) || path.chars().any(char::is_control) {
+        return Err(invalid("a segment of the path is empty, or has control characters"));
+    }
+    let segments: Vec<_> = path.split('/').collect();
+    if segments.windows(3).any(|three| three[..2] == ["auth", "token"] && three[2].starts_with("lookup")) {
+        return Err(FetchError::new(Class::Denied, "it would tell Strongroom's own token"));
+    }
+    Ok(path)
+}
+
+fn open(brand: Brand, params: &Params, ambient: &Ambient) -> Arc<dyn Source> {
+    let option = |name: &str| params.get(name).cloned();
+    let of_host = || {
+        let proto = option("proto").unwrap_or_else(|| "https".to_owned());
+        option("host").map(|host| format!("{proto}://{host}"))
+    };
+    let connection = Connection {
+        brand,
+        address: option("address").or_else(of_host),
+        namespace: option("namespace"),
+        method: option("auth_method"),
+        role: option("role_id"),
+    };
+    Arc::new(Reader { vault: Arc::clone(&ambient.vault), connection, mounts: Mutex::default() })
+}
+
+#[derive(Debug)]
+struct Reader {
+    vault: Arc<Vault>,
+    connection: Connection,
+    mounts: Mutex<Vec<Mount>>,
+}
+
+/// Where an engine is mounted.
+#[derive(Clone, Debug)]
+struct Mount {
+    path: String,
+    versioned: bool,
+    seen: Instant,
+}
+
+/// How the path of a secret becomes the path of a request.
+enum Engine {
+    /// KV 2, mounted at this many segments.
+    Versioned(usize),
+    /// As it is.
+    Plain,
+    /// Not to be found out.
+    Unknown,
+}
+
+/// One read, and what is picked out of it for which locators.
+type Reads<'a> = BTreeMap<(&'a str, Option<&'a str>), Vec<(usize, Pick<'a>)>>;
+
+/// What a locator wants of a secret.
+#[derive(Clone, Copy)]
+enum Pick<'a> {
+    Whole,
+    Field { name: &'a str, base64: bool },
+}
+
+impl Source for Reader {
+    fn fetch<'a>(
+        &'a self,
+        _: &'a Scope,
+        at: &'a [Locator],
+    ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
+        async move {
+            let server = match self.vault.server(&self.connection) {
+                Ok(server) => server,
+                Err(error) => return vec![Err(error.into()); at.len()],
+            };
+            let (reads, mut answers) = plan(at);
+            let reads = reads.into_iter().map(|((path, version), picks)| {
+                let server = &server;
+                async move { (self.read(server, path, version).await, picks) }
+            });
+            for (secret, picks) in future::join_all(reads).await {
+                for (index, pick) in picks {
+                    answers[index] = secret.as_ref().map_err(Clone::clone).and_then(|secret| pick.of(secret));
+                }
+            }
+            answers
+        }
+        .boxed()
+    }
+}
+
+/// The reads that `at` takes; the locators that need none have their answer.
+fn plan(at: &[Locator]) -> (Reads<'_>, Vec<Result<Document, FetchError>>) {
+    let mut reads = Reads::new();
+    let mut answers = vec![Err(invalid("nothing was read")); at.len()];
+    for (index, locator) in at.iter().enumerate() {
+        match wanted(locator) {
+            Ok((path, pick)) => {
+                let version = locator.params.get("version").map(String::as_str);
+                reads.entry((path, version)).or_default().push((index, pick));
+            }
+            Err(error) => answers[index] = Err(error),
+        }
+    }
+    (reads, answers)
+}
+
+fn wanted(at: &Locator) -> Result<(&str, Pick<'_>), FetchError> {
+    if at.params.get("version").is_some_and(|version| version.parse::<u32>().is_err()) {
+        return Err(invalid("a version is a number"));
+    }
+    let base64 = match at.params.get("decode").map(String::as_str) {
+        None | Some("raw") => false,
+        Some("base64") => true,
+        Some(_) => return Err(invalid("decode is raw or base64")),
+    };
+    if at.fragment {
+        return if base64 {
+            Err(invalid("decode works without a fragment only"))
+        } else {
+            Ok((&at.path, Pick::Whole))
+        };
+    }
+    match at.path.rsplit_once('/') {
+        Some((path, name)) if path.contains('/') => Ok((path, Pick::Field { name, base64 })),
+        _ => Err(invalid("it must be mount/path/field, or mount/path#/field")),
+    }
+}
+
+impl Reader {
+    /// The data of one secret, as JSON.
+    async fn read(&self, server: &Server, path: &str, version: Option<&str>) -> Result<Document, FetchError> {
+        let segments: Vec<_> = path.split('/').collect();
+        match self.engine(server, path).await? {
+            Engine::Versioned(mount) => versioned(server, &segments, mount, version).await,
+            Engine::Plain => plain(server, &segments, version).await,
+            Engine::Unknown => match versioned(server, &segments, 1, version).await {
+                Err(first) if first.class != Class::Unavailable && version.is_none() => {
+                    plain(server, &segments, None).await.map_err(|_| first)
+                }
+                outcome => outcome,
+            },
+        }
+    }
+
+    /// The lock is held while the server is asked, so that many secrets of one mount ask once.
+    async fn engine(&self, server: &Server, path: &str) -> Result<Engine, FetchError> {
+        let mut mounts = self.mounts.lock().await;
+        mounts.retain(|mount| mount.seen.elapsed() < MOUNT_KNOWN);
+        let is_below = |mount: &&Mount| path.starts_with(&mount.path);
+        if let Some(mount) = mounts.iter().filter(is_below).max_by_key(|mount| mount.path.len()) {
+            return Ok(mount.engine());
+        }
+        let question: Vec<_> =
+            ["sys", "internal", "ui", "mounts"].into_iter().chain(path.split('/')).collect();
+        let answer = server.ask(Call::read(&question)).await?;
+        let mount = match answer.status {
+            200 => Mount::of(&answer).filter(|mount| path.starts_with(&mount.path)),
+            404 => return Ok(Engine::Plain),
+            400 | 401 | 403 | 405 => None,
+            _ => return Err(server.failure(&answer, "the kind of the mount").into()),
+        };
+        let engine = mount.as_ref().map_or(Engine::Unknown, Mount::engine);
+        mounts.extend(mount);
+        Ok(engine)
+    }
+}
+
+impl Mount {
+    fn of(answer: &Answer) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            data: Data,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            path: String,
+            options: Option<BTreeMap<String, String>>,
+        }
+        let Envelope { data } = serde_json::from_slice(answer.body.expose()).ok()?;
+        let version = data.options.as_ref().and_then(|options| options.get("version"));
+        let versioned = version.is_some_and(|version| version == "2");
+        let path = format!("{}/", data.path.trim_matches('/'));
+        Some(Self { path, versioned, seen: Instant::now() })
+    }
+
+    fn engine(&self) -> Engine {
+        if self.versioned { Engine::Versioned(self.path.matches('/').count()) } else { Engine::Plain }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// A read of KV 2, whose mount is the first `mount` segments.
+async fn versioned(
+    server: &Server,
+    segments: &[&str],
+    mount: usize,
+    version: Option<&str>,
+) -> Result<Document, FetchError> {
+    #[derive(Deserialize)]
+    struct Version<'a> {
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+        #[serde(borrow, rename = "metadata")]
+        _metadata: &'a RawValue,
+    }
+    let (mount, path) = segments.split_at(mount.min(segments.len()));
+    let question: Vec<_> = mount.iter().chain(&["data"]).chain(path).copied().collect();
+    let answer = server.ask(Call::read(&question).version(version)).await?;
+    let what = segments.join("/");
+    if answer.status != 200 {
+        return Err(server.failure(&answer, &what).into());
+    }
+    let body: Option<Envelope<'_>> = serde_json::from_slice(answer.body.expose()).ok();
+    let version =
+        body.and_then(|body| body.data).and_then(|data| serde_json::from_str::<Version<'_>>(data.get()).ok());
+    let version =
+        version.ok_or_else(|| invalid(&format!("what is at {what} is no secret of a KV engine")))?;
+    let data =
+        version.data.ok_or_else(|| FetchError::not_found(format!("this version of {what} is deleted")))?;
+    Ok(Secret::new(data.get().as_bytes().to_vec()))
+}
+
+async fn plain(server: &Server, segments: &[&str], version: Option<&str>) -> Result<Document, FetchError> {
+    let what = segments.join("/");
+    if version.is_some() {
+        return Err(invalid(&format!("the mount of {what} has no versions")));
+    }
+    let answer = server.ask(Call::read(segments)).await?;
+    if answer.status != 200 {
+        return Err(server.failure(&answer, &what).into());
+    }
+    let body: Option<Envelope<'_>> = serde_json::from_slice(answer.body.expose()).ok();
+    let data = body.and_then(|body| body.data);
+    let data = data.ok_or_else(|| FetchError::not_found(format!("there is no data at {what}")))?;
+    Ok(Secret::new(data.get().as_bytes().to_vec()))
+}
+
+impl Pick<'_> {
+    fn of(self, secret: &Document) -> Result<Document, FetchError> {
+        let Self::Field { name, base64 } = self else { return Ok(secret.clone()) };
+        let fields: BTreeMap<String, &RawValue> =
+            serde_json::from_slice(secret.expose()).map_err(|_| invalid("the secret has no fields"))?;
+        let field =
+            fields.get(name).ok_or_else(|| FetchError::not_found(format!("no field {name:?}")))?.get();
+        let text = match field.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(field).map_err(|_| invalid("the field is not readable"))?,
+            Some(b'n') => return Err(invalid(&format!("the field {name:?} is null"))),
+            _ => field.to_owned(),
+        };
+        let text = Secret::new(text);
+        if !base64 {
+            return Ok(Secret::new(text.expose().clone().into_bytes()));
+        }
+        let bytes = STANDARD.decode(text.expose().trim());
+        bytes.map(Secret::new).map_err(|_| invalid(&format!("the field {name:?} is not base64")))
+    }
+}
+
+impl From<VaultError> for FetchError {
+    fn from(error: VaultError) -> Self {
+        Self::new(error.class, error.reason)
+    }
+}
+
+fn invalid(reason: &str) -> FetchError {
+    FetchError::new(Class::Invalid, reason)
+}
