@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::document::{Kind, Node, ParseError};
 use crate::fault::{Class, Fault};
-use crate::redact::base64_cores;
+use crate::redact::{Redactor, base64_cores};
 use crate::refs::grammar::holds_reference;
 use crate::render::output::{Manifest, Object, decoded, manifests, objects};
 
@@ -64,6 +64,26 @@ pub enum CheckError {
 impl Fault for CheckError {
     fn class(&self) -> Class {
         Class::Invalid
+    }
+}
+
+impl CheckError {
+    /// Without what `redactor` knows: names of objects and keys can hold what was opened.
+    #[must_use]
+    pub fn redacted(self, redactor: &Redactor) -> Self {
+        match self {
+            Self::Empty => Self::Empty,
+            Self::NotAnObject { place, field } => Self::NotAnObject { place: redactor.redact(&place), field },
+            Self::Syntax { place, source } => Self::Syntax { place: redactor.redact(&place), source },
+            Self::Unfinished(Findings(findings)) => {
+                let redacted = |Finding { object, path, what }| Finding {
+                    object: redactor.redact(&object),
+                    path: redactor.redact(&path),
+                    what,
+                };
+                Self::Unfinished(Findings(findings.into_iter().map(redacted).collect()))
+            }
+        }
     }
 }
 

@@ -163,7 +163,8 @@ impl Renderer {
             Contents::Manifests(files) => self.render_manifests(&files, scope).await?,
         };
         let allow = Allow { empty: plan.allow_empty, unresolved: plan.allow_unresolved };
-        check::check(rendered.manifests.expose(), allow)?;
+        check::check(rendered.manifests.expose(), allow)
+            .map_err(|error| error.redacted(&Redactor::new(&rendered.opened)))?;
         tracing::info!(app = scope.who.app, milliseconds = started.elapsed().as_millis(), "rendered");
         Ok(rendered)
     }
