@@ -32,6 +32,7 @@ struct Service {
     secrets: BTreeMap<String, String>,
     latency: Duration,
     refusal: Option<Refusal>,
+    asked: AtomicUsize,
     answered: AtomicUsize,
 }
 
@@ -77,7 +78,8 @@ impl FakeSecretsManager {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let secrets = secrets.iter().cloned().collect();
-        let service = Arc::new(Service { secrets, latency, refusal, answered: AtomicUsize::new(0) });
+        let (asked, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let service = Arc::new(Service { secrets, latency, refusal, asked, answered });
         let shared = Arc::clone(&service);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -92,6 +94,11 @@ impl FakeSecretsManager {
     /// For `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// How many requests it has got.
+    pub fn asked(&self) -> usize {
+        self.service.asked.load(Ordering::SeqCst)
     }
 
     /// How many requests it has answered.
@@ -121,6 +128,7 @@ impl Service {
     fn converse(&self, stream: impl Read + Write) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         while let Some((target, body)) = request(&mut stream)? {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(self.latency);
             let before = self.answered.fetch_add(1, Ordering::SeqCst);
             let (status, answer) = match self.refusal.filter(|refusal| before < refusal.times) {

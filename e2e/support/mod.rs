@@ -27,6 +27,7 @@ pub mod repository;
 pub mod server;
 pub mod sops;
 pub mod tools;
+pub mod wrapped_helm;
 
 /// Stands in every test secret whose value is free, so that a test can look for leaks by one string.
 pub const MARKER: &str = "STRONGROOM-MARKER";

@@ -82,7 +82,8 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn list(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+/// Adds every file below a folder, with content.
+pub fn list(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
