@@ -393,7 +393,7 @@ strings:
   - plain over
     two lines
   - '{{ .Release.Name }}'
-  - \"ENC[\"
+  - \"ENC[x]\"
   - a:b#c
 keys:
   'quoted key': 1
