@@ -298,6 +298,26 @@ fn a_sops_file_without_a_usable_key() {
             of_the_file.recipient, other.recipient
         )
     );
+    let arn = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555";
+    let fingerprint = "85D77543B3D624B63CEA9E6DBC17301B491B3F21";
+    let others = format!(
+        "sops:\n    kms: [{{arn: '{arn}', enc: AAAA}}]\n    pgp: [{{fp: {fingerprint}, enc: x}}]\n    hc_vault: [{{vault_address: \
+         'https://vault.example', engine_path: sops, key_name: k, enc: x}}]\n"
+    );
+    let several = fs::read_to_string(&file).unwrap().replace("sops:\n", &others);
+    let message = refused(&with_files(&[("sealed.yaml", &several)]), |run| {
+        with_value_files(&["sealed.yaml"])(run).env("AWS_EC2_METADATA_DISABLED", "true")
+    });
+    let lines: Vec<_> = message.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    for (line, expected) in [
+        (0, format!("kms {arn}: no AWS credentials")),
+        (1, "hc_vault https://vault.example/v1/sops/keys/k: ".to_owned()),
+        (2, format!("pgp {fingerprint}: no OpenPGP secret key for it is loaded")),
+        (3, format!("age {}: no age identity for it is loaded", of_the_file.recipient)),
+        (4, format!("age {}: no age identity for it is loaded", other.recipient)),
+    ] {
+        assert!(lines[line].starts_with(&expected), "{message}");
+    }
     let denied = refused(&repository, |run| {
         with_value_files(&["sealed.yaml"])(run)
             .env("SOPS_AGE_KEY", &of_the_file.identity)
@@ -692,6 +712,21 @@ fn with_store(url: &str, reference: &str) -> impl FnOnce(Run) -> Run {
             .env("AWS_SECRET_ACCESS_KEY", MARKER)
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_EC2_METADATA_DISABLED", "true")
+    }
+}
+
+#[test]
+fn a_region_that_would_be_another_host() {
+    let repository = with_files(&[]);
+    for reference in [
+        "ref+awssecrets://team/x?region=a@127.0.0.1/%23",
+        "ref+awssecrets://team/x?region=evil.example/",
+        "ref+awssecrets://team/x?region=EU",
+        "ref+awssecrets://arn:aws:secretsmanager:evil.example:1:secret:x-AbCdEf",
+    ] {
+        let message = refused(&repository, with_store("http://127.0.0.1:9", reference));
+        let expected = "the region is not a name\nhelp: it is letters, digits and hyphens, such as eu-west-1";
+        assert_eq!(message, format!("resolve password of parameter \"values\": {reference}: {expected}"));
     }
 }
 

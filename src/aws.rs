@@ -42,6 +42,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(45);
 /// Region, profile and role of a SOPS file are its author's choice, so the number kept is bounded.
 const CONNECTIONS_KEPT: usize = 256;
+/// No region has a name of half the length.
+const REGION_LIMIT: usize = 40;
 /// AWS's own sentence about a denial is cut here, in characters.
 const SENTENCE_LIMIT: usize = 400;
 
@@ -94,6 +96,9 @@ impl Aws {
     ///
     /// It is loaded once per connection; its HTTP client, and with a role its credentials, are shared and cached.
     pub async fn config(&self, connection: &Connection) -> Result<SdkConfig, AwsError> {
+        if connection.region.as_deref().is_some_and(|region| !is_region(region)) {
+            return Err(AwsError::not_a_region());
+        }
         let cell = self.cell(connection);
         let config = cell.get_or_try_init(|| self.load(connection)).await?;
         Ok(config.clone())
@@ -158,6 +163,12 @@ impl fmt::Debug for Aws {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Aws")
     }
+}
+
+/// A region becomes part of a host name, and a repository chooses it.
+fn is_region(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.len() <= REGION_LIMIT && text.bytes().all(plain)
 }
 
 fn retries() -> RetryConfig {
@@ -304,6 +315,13 @@ impl AwsError {
         Self::new(
             Class::Denied,
             "no AWS credentials\nhelp: give Strongroom's service account a role (IRSA or Pod Identity), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    }
+
+    fn not_a_region() -> Self {
+        Self::new(
+            Class::Invalid,
+            "the region is not a name\nhelp: it is letters, digits and hyphens, such as eu-west-1",
         )
     }
 
