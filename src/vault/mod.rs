@@ -5,6 +5,8 @@
 
 pub mod address;
 mod login;
+#[cfg(test)]
+pub(crate) mod mock;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -431,5 +433,173 @@ impl Session {
 
     fn lasting(token: Secret<String>) -> Self {
         Self { token, made: Instant::now(), lease: None, renewable: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::vault::mock::{Mock, Seen};
+
+    fn answer(seen: &Seen) -> (u16, Json) {
+        let auth = |token: &str, lease: u64| json!({"auth": {"client_token": token, "lease_duration": lease, "renewable": true}});
+        match (seen.path.as_str(), seen.token.as_str()) {
+            ("auth/k8s/login", _) if seen.body == json!({"jwt": "STRONGROOM-MARKER", "role": "apps"}) => {
+                (200, auth("t", 3600))
+            }
+            ("auth/jwt/login", _) => {
+                (200, json!({"auth": {"client_token": "j", "lease_duration": 0, "renewable": false}}))
+            }
+            (path, _) if path.starts_with("auth/") => (400, json!({"errors": ["STRONGROOM-MARKER"]})),
+            ("busy", _) if seen.number < 3 => (if seen.number == 1 { 503 } else { 429 }, Json::Null),
+            ("broken", _) => (502, json!({"errors": ["STRONGROOM-MARKER"]})),
+            ("moved", _) => (307, Json::Null),
+            ("closed", _) => {
+                (403, json!({"errors": ["1 error occurred: permission denied STRONGROOM-MARKER"]}))
+            }
+            (_, "t" | "j") => (200, json!({"data": {}})),
+            _ => (403, json!({"errors": ["permission denied"]})),
+        }
+    }
+
+    fn server(mock: &Mock, variables: &[(&str, &str)]) -> Result<Arc<Server>, VaultError> {
+        let own = [("VAULT_ADDR", mock.url.as_str())];
+        let environment = own.iter().chain(variables).copied().collect();
+        Vault::new(environment, Settings::default()).server(&Connection::of(Brand::Vault))
+    }
+
+    async fn told(server: &Server, path: &str) -> Result<u16, String> {
+        let answer =
+            server.ask(Call::read(&[path])).await.map_err(|error| format!("{:?}: {error}", error.class))?;
+        if answer.status == 200 {
+            return Ok(200);
+        }
+        let error = server.failure(&answer, path);
+        Err(format!("{:?}: {error}", error.class))
+    }
+
+    #[tokio::test]
+    async fn one_login_serves_many_reads_at_once() {
+        let mock = Mock::start(answer).await;
+        let jwt = tempfile::NamedTempFile::new().unwrap();
+        fs::write(jwt.path(), "STRONGROOM-MARKER\n").unwrap();
+        let server = server(
+            &mock,
+            &[
+                ("VAULT_AUTH_METHOD", "kubernetes"),
+                ("VAULT_ROLE_ID", "apps"),
+                ("VAULT_KUBERNETES_MOUNT_POINT", "/k8s/"),
+                ("VAULT_KUBERNETES_JWT_TOKEN_PATH", jwt.path().to_str().unwrap()),
+                ("VAULT_NAMESPACE", "team/"),
+            ],
+        )
+        .unwrap();
+        let outcomes = futures::future::join_all((0..20).map(|_| told(&server, "a"))).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Ok(200)), "{outcomes:?}");
+        let seen = mock.seen();
+        assert_eq!(seen.iter().filter(|seen| seen.path == "auth/k8s/login").count(), 1);
+        assert!(seen.iter().all(|seen| seen.namespace == "team"));
+        assert_eq!(seen.len(), 21);
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_is_classified_without_its_words() {
+        let mock = Mock::start(answer).await;
+        let server = server(&mock, &[("VAULT_TOKEN", "t")]).unwrap();
+        for (path, expected) in [
+            ("busy", Ok(200)),
+            ("broken", Err("Unavailable: Vault says HTTP 502 for broken")),
+            ("moved", Err("Unavailable: Vault says HTTP 307 for moved")),
+            ("closed", Err("Denied: Vault says HTTP 403 for closed: permission denied")),
+        ] {
+            assert_eq!(told(&server, path).await, expected.map_err(str::to_owned), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_that_fails_is_told_without_its_credential() {
+        let mock = Mock::start(answer).await;
+        for (variables, expected) in [
+            (
+                vec![
+                    ("VAULT_AUTH_METHOD", "approle"),
+                    ("VAULT_ROLE_ID", "r"),
+                    ("VAULT_SECRET_ID", "STRONGROOM-MARKER"),
+                ],
+                "Invalid: the login failed: Vault says HTTP 400 for auth/approle/login",
+            ),
+            (
+                vec![("VAULT_AUTH_METHOD", "approle"), ("VAULT_ROLE_ID", "r")],
+                "Denied: no credentials for Vault\nhelp: the operator sets VAULT_SECRET_ID",
+            ),
+            (
+                vec![("VAULT_AUTH_METHOD", "kubernetes")],
+                "Denied: no credentials for Vault\nhelp: the operator sets VAULT_ROLE_ID",
+            ),
+            (
+                vec![("VAULT_AUTH_METHOD", "userpass"), ("VAULT_USERNAME", "me")],
+                "Denied: no credentials for Vault\nhelp: the operator sets VAULT_PASSWORD_ENV",
+            ),
+            (
+                vec![("VAULT_AUTH_METHOD", "STRONGROOM-MARKER")],
+                "Invalid: the method of the login is not known\nhelp: VAULT_AUTH_METHOD is token, approle, kubernetes, userpass or jwt",
+            ),
+            (
+                vec![("VAULT_TOKEN_FILE", "/nonexistent/token")],
+                "Invalid: /nonexistent/token cannot be read: entity not found",
+            ),
+            (
+                vec![("VAULT_TOKEN", "t"), ("VAULT_NAMESPACE", "a\nb")],
+                "Invalid: Vault cannot be asked: an option has characters that a request cannot carry",
+            ),
+        ] {
+            let outcome = match server(&mock, &variables) {
+                Ok(server) => told(&server, "a").await,
+                Err(error) => Err(format!("{:?}: {error}", error.class)),
+            };
+            assert_eq!(outcome, Err(expected.to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_jwt_is_read_anew_at_each_login_and_a_role_may_be_named() {
+        let mock = Mock::start(answer).await;
+        let jwt = tempfile::NamedTempFile::new().unwrap();
+        fs::write(jwt.path(), "STRONGROOM-MARKER").unwrap();
+        let environment = [
+            ("VAULT_ADDR", mock.url.as_str()),
+            ("VAULT_AUTH_METHOD", "approle"),
+            ("VAULT_JWT_FILE", jwt.path().to_str().unwrap()),
+        ];
+        let vault = Vault::new(environment.into_iter().collect(), Settings::default());
+        let named = |text: &str| Some(text.to_owned());
+        let connection =
+            Connection { method: named("jwt"), role: named("apps"), ..Connection::of(Brand::Vault) };
+        assert_eq!(told(&vault.server(&connection).unwrap(), "a").await, Ok(200));
+        assert_eq!(mock.seen()[0].body, json!({"jwt": "STRONGROOM-MARKER", "role": "apps"}));
+        fs::write(jwt.path(), " \n").unwrap();
+        let other = Connection { namespace: named("other"), ..connection };
+        let error = told(&vault.server(&other).unwrap(), "a").await.unwrap_err();
+        assert!(error.ends_with(" holds no credential"), "{error}");
+    }
+
+    #[test]
+    fn openbao_falls_back_to_the_variables_of_vault() {
+        let environment: Environment =
+            [("VAULT_ADDR", "https://v"), ("BAO_ADDR", "https://b"), ("VAULT_NAMESPACE", "n")]
+                .into_iter()
+                .collect();
+        for (brand, name, expected) in [
+            (Brand::Vault, "ADDR", "https://v"),
+            (Brand::OpenBao, "ADDR", "https://b"),
+            (Brand::OpenBao, "NAMESPACE", "n"),
+        ] {
+            assert_eq!(brand.variable(&environment, name).as_deref(), Some(expected));
+        }
+        let vault = Vault::new(environment, Settings::default());
+        assert_eq!(vault.brand_of("https://b/"), Brand::OpenBao);
+        assert_eq!(vault.brand_of("https://v"), Brand::Vault);
     }
 }

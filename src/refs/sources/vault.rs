@@ -353,3 +353,118 @@ impl From<VaultError> for FetchError {
 fn invalid(reason: &str) -> FetchError {
     FetchError::new(Class::Invalid, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::refs::sources::mock::told;
+    use crate::vault::Settings;
+    use crate::vault::mock::{Mock, Seen};
+
+    /// `kv` is KV 2, `old` is KV 1; `shut2` is KV 2 and `shut1` KV 1, whose mounts may not be asked about.
+    fn answer(seen: &Seen) -> (u16, Json) {
+        let secret = json!({"a": "STRONGROOM a", "n": 1.50, "null": null, "b": "YQ=="});
+        let two = json!({"data": {"data": secret, "metadata": {"version": 1}}});
+        match seen.path.as_str() {
+            "sys/internal/ui/mounts/old/x" => (200, json!({"data": {"path": "old/", "options": null}})),
+            path if path.starts_with("sys/internal/ui/mounts/kv/") => {
+                (200, json!({"data": {"path": "kv/", "options": {"version": "2"}}}))
+            }
+            path if path.starts_with("sys/internal/ui/mounts/shut") => {
+                (403, json!({"errors": ["permission denied"]}))
+            }
+            "kv/data/x" | "kv/data/y?version=3" | "shut2/data/x" => (200, two),
+            "kv/data/gone" => (200, json!({"data": {"data": null, "metadata": {"version": 1}}})),
+            "old/x" | "shut1/x" => (200, json!({"data": secret})),
+            _ => (404, json!({"errors": []})),
+        }
+    }
+
+    fn locator(path: &str, params: &[(&str, &str)], fragment: bool) -> Locator {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Locator { path: path.to_owned(), params, fragment }
+    }
+
+    async fn fetched(at: &[Locator]) -> (Vec<String>, Vec<String>) {
+        let mock = Mock::start(answer).await;
+        let environment = [("VAULT_ADDR", mock.url.as_str()), ("VAULT_TOKEN", "STRONGROOM-MARKER")];
+        let vault = Arc::new(Vault::new(environment.into_iter().collect(), Settings::default()));
+        let reader = Reader { vault, connection: Connection::of(Brand::Vault), mounts: Mutex::default() };
+        let answers = told(reader.fetch(&Scope::default(), at).await);
+        let mut asked: Vec<_> = mock.seen().into_iter().map(|seen| seen.path).collect();
+        asked.sort();
+        (answers, asked)
+    }
+
+    #[tokio::test]
+    async fn many_fields_of_a_mount_are_one_question_and_one_read_a_secret() {
+        let (answers, asked) = fetched(&[
+            locator("kv/x/a", &[], false),
+            locator("kv/x/n", &[], false),
+            locator("kv/x", &[], true),
+            locator("kv/x/b", &[("decode", "base64")], false),
+            locator("kv/y/a", &[("version", "3")], false),
+        ])
+        .await;
+        let whole = r#"{"a":"STRONGROOM a","n":1.5,"null":null,"b":"YQ=="}"#;
+        assert_eq!(answers, ["STRONGROOM a", "1.5", whole, "a", "STRONGROOM a"]);
+        assert_eq!(asked.len(), 3, "{asked:?}");
+        assert_eq!(asked[..2], ["kv/data/x", "kv/data/y?version=3"]);
+    }
+
+    #[tokio::test]
+    async fn where_the_mount_may_not_be_asked_about_both_versions_are_tried() {
+        let (answers, asked) = fetched(&[
+            locator("shut1/x/a", &[], false),
+            locator("shut2/x/a", &[], false),
+            locator("shut2/absent/a", &[], false),
+        ])
+        .await;
+        assert_eq!(answers, ["STRONGROOM a", "STRONGROOM a", "NotFound: Vault has nothing at shut2/absent"]);
+        assert!(asked.contains(&"shut1/data/x".to_owned()) && asked.contains(&"shut1/x".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn each_locator_fails_by_itself() {
+        for (at, expected) in [
+            (locator("old/x/a", &[], false), "STRONGROOM a"),
+            (locator("old/x/c", &[], false), "NotFound: no field \"c\""),
+            (locator("old/x/null", &[], false), "Invalid: the field \"null\" is null"),
+            (locator("old/x/a", &[("decode", "base64")], false), "Invalid: the field \"a\" is not base64"),
+            (locator("old/x/a", &[("decode", "gzip")], false), "Invalid: decode is raw or base64"),
+            (
+                locator("old/x", &[("decode", "base64")], true),
+                "Invalid: decode works without a fragment only",
+            ),
+            (locator("old/x", &[("version", "1")], true), "Invalid: the mount of old/x has no versions"),
+            (locator("kv/x", &[("version", "-1")], true), "Invalid: a version is a number"),
+            (locator("kv/gone", &[], true), "NotFound: this version of kv/gone is deleted"),
+            (locator("kv/none", &[], true), "NotFound: Vault has nothing at kv/none"),
+            (locator("kv/x", &[], false), "Invalid: it must be mount/path/field, or mount/path#/field"),
+        ] {
+            assert_eq!(fetched(std::slice::from_ref(&at)).await.0, [expected], "{at:?}");
+        }
+    }
+
+    #[test]
+    fn paths_have_one_spelling() {
+        for (path, expected) in [
+            ("secret/a/b", Ok("secret/a/b")),
+            ("secret/a/", Ok("secret/a")),
+            ("secret/auth/token/b", Ok("secret/auth/token/b")),
+            ("/secret/a", Err(Class::Invalid)),
+            ("secret//a", Err(Class::Invalid)),
+            ("secret/../a", Err(Class::Invalid)),
+            ("secret/a\nb", Err(Class::Invalid)),
+            ("", Err(Class::Invalid)),
+            ("auth/token/lookup-self", Err(Class::Denied)),
+            ("team/auth/token/lookup-self/id", Err(Class::Denied)),
+            ("auth/token/lookup", Err(Class::Denied)),
+        ] {
+            let normalised = normalise(&Scope::default(), path, &Params::new());
+            assert_eq!(normalised.map_err(|error| error.class), expected.map(str::to_owned), "{path}");
+        }
+    }
+}
