@@ -875,6 +875,10 @@ fn a_helm_that_is_silent_is_ended() {
     });
     let expected = format!("run helm: {} was still running after 1.", helm.path().display());
     assert!(message.starts_with(&expected), "{message}");
+    assert!(
+        message.ends_with("\nhelp: the operator gives renders more time with STRONGROOM_TIMEOUT"),
+        "{message}"
+    );
     helm.assert_gone();
 }
 

@@ -112,7 +112,7 @@ pub enum HelmError {
         version: String,
     },
     /// It did not run to its end.
-    #[error("run helm")]
+    #[error("run helm{}", advice(.0))]
     Run(#[from] ProcessError),
     /// The values could not be handed over.
     #[error("hand values to helm")]
@@ -159,6 +159,15 @@ impl Fault for HelmError {
             Self::Set(error) => error.class(),
             Self::Dependencies { .. } | Self::Failed { .. } | Self::NotText => Class::Invalid,
         }
+    }
+}
+
+fn advice(error: &ProcessError) -> &'static str {
+    match error {
+        ProcessError::TimedOut { .. } => {
+            "\nhelp: the operator gives renders more time with STRONGROOM_TIMEOUT"
+        }
+        _ => "",
     }
 }
 
