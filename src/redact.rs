@@ -4,8 +4,11 @@
 //! manifests. A secret is found as it is, inside quotes of Go, JSON and YAML, wrapped over lines, percent-encoded,
 //! and in base64 at any alignment. It is not found once it was hashed, encrypted or compressed.
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
+use aho_corasick::AhoCorasick;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -28,7 +31,17 @@ const COMMON: &[&str] = &["true", "false", "null", "yes", "none", "off"];
 /// Knows opened secrets and finds them in text.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
+    secrets: Vec<Secret<String>>,
+    forms: OnceLock<Arc<Forms>>,
+}
+
+/// Every form of the secrets, and an automaton that looks for all of them at once.
+#[derive(Default)]
+struct Forms {
     needles: Vec<Needle>,
+    /// Finds the first word of every needle; built of needles in the same order. It holds plaintext that is not wiped,
+    /// so it is made only when text has to be searched.
+    words: Option<AhoCorasick>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,16 +50,16 @@ struct Needle {
     whole_word: bool,
 }
 
+impl fmt::Debug for Forms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} forms", self.needles.len())
+    }
+}
+
 impl Redactor {
     /// A redactor that knows `secrets`, in all the forms this module describes.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret<String>>) -> Self {
-        let mut redactor = Self::default();
-        for secret in secrets {
-            redactor.learn(secret.expose());
-        }
-        redactor.needles.sort_unstable_by(|a, b| a.text.expose().cmp(b.text.expose()));
-        redactor.needles.dedup_by(|a, b| a.text == b.text);
-        redactor
+        Self { secrets: secrets.into_iter().cloned().collect(), forms: OnceLock::new() }
     }
 
     /// `text` with every known secret replaced by [`REDACTED`].
@@ -69,7 +82,7 @@ impl Redactor {
 
     /// Where known secrets stand in `text`: in order, not overlapping, not touching.
     pub fn find(&self, text: &str) -> Vec<Range<usize>> {
-        let mut spans: Vec<_> = self.needles.iter().flat_map(|needle| needle.find(text)).collect();
+        let mut spans: Vec<_> = self.forms().find(text).collect();
         spans.sort_unstable_by_key(|span| span.start);
         spans.dedup_by(|next, kept| {
             let joined = next.start <= kept.end;
@@ -83,7 +96,33 @@ impl Redactor {
 
     /// Whether a known secret stands in `text`.
     pub fn occurs_in(&self, text: &str) -> bool {
-        self.needles.iter().any(|needle| needle.find(text).next().is_some())
+        self.forms().find(text).next().is_some()
+    }
+
+    fn forms(&self) -> &Forms {
+        self.forms.get_or_init(|| Arc::new(Forms::of(&self.secrets)))
+    }
+}
+
+impl Forms {
+    fn of(secrets: &[Secret<String>]) -> Self {
+        let mut forms = Self::default();
+        for secret in secrets {
+            forms.learn(secret.expose());
+        }
+        forms.needles.sort_unstable_by(|a, b| a.text.expose().cmp(b.text.expose()));
+        forms.needles.dedup_by(|a, b| a.text == b.text);
+        let words = forms.needles.iter().map(Needle::first_word);
+        forms.words =
+            Some(AhoCorasick::new(words).expect("fewer and shorter words than the automaton can hold"));
+        forms
+    }
+
+    fn find<'t>(&self, text: &'t str) -> impl Iterator<Item = Range<usize>> + use<'t, '_> {
+        let found = self.words.iter().flat_map(move |words| words.find_overlapping_iter(text));
+        found.filter_map(move |found| {
+            self.needles[found.pattern().as_usize()].complete(text, found.start(), found.end())
+        })
     }
 
     fn learn(&mut self, secret: &str) {
@@ -138,13 +177,14 @@ impl Redactor {
 }
 
 impl Needle {
-    fn find<'t>(&self, text: &'t str) -> impl Iterator<Item = Range<usize>> + use<'t, '_> {
-        let mut words = self.text.expose().split_whitespace();
-        let first = words.next().unwrap_or(self.text.expose());
-        text.match_indices(first).filter_map(move |(start, _)| {
-            let end = rest_of(text, start + first.len(), words.clone())?;
-            (!self.whole_word || is_word(text, start, end)).then_some(start..end)
-        })
+    fn first_word(&self) -> &str {
+        self.text.expose().split_whitespace().next().unwrap_or(self.text.expose())
+    }
+
+    /// Where the needle stands in `text`, whose `start..end` is its first word; `None` where the rest is another.
+    fn complete(&self, text: &str, start: usize, end: usize) -> Option<Range<usize>> {
+        let end = rest_of(text, end, self.text.expose().split_whitespace().skip(1))?;
+        (!self.whole_word || is_word(text, start, end)).then_some(start..end)
     }
 }
 
@@ -239,6 +279,13 @@ mod tests {
     fn overlapping_secrets_become_one() {
         let known = redactor(&["STRONGROOM-MARKER", "MARKER-two", "MARKER"]);
         assert_eq!(known.redact("x STRONGROOM-MARKER-two y MARKER"), "x <redacted> y <redacted>");
+    }
+
+    #[test]
+    fn many_secrets_are_found_in_one_pass() {
+        let secrets: Vec<_> = (0..5_000).map(|n| Secret::new(format!("STRONGROOM-MARKER-{n:05}"))).collect();
+        let text: String = (0..5_000).map(|n| format!("a: STRONGROOM-MARKER-{n:05} and more\n")).collect();
+        assert!(!Redactor::new(&secrets).redact(&text).contains("MARKER"));
     }
 
     #[test]
