@@ -277,6 +277,25 @@ async fn a_user_logs_in_with_the_password_of_a_file() {
     assert!(resolve(&user, "ref+vault://secret/team/db#/password").await.is_ok());
 }
 
+#[tokio::test]
+async fn a_certificate_is_verified_unless_the_operator_says_otherwise() {
+    let server = Openbao::start_with_tls();
+    let url = server.url().replace("http://", "https://");
+    let authority = server.home().join("vault-ca.pem");
+    let own = [("VAULT_ADDR", url.as_str()), ("VAULT_TOKEN", MARKER)];
+    for (variable, expected) in [
+        (
+            ("SSL_UNRELATED", "1"),
+            "unavailable: Vault cannot be reached: invalid peer certificate: UnknownIssuer",
+        ),
+        (("VAULT_CACERT", authority.to_str().unwrap()), "not_found: Vault has nothing at secret/absent"),
+        (("VAULT_SKIP_VERIFY", "true"), "not_found: Vault has nothing at secret/absent"),
+    ] {
+        let resolver = resolver(&[own[0], own[1], variable]);
+        assert_eq!(resolve(&resolver, "ref+vault://secret/absent#/a").await, Err(expected.to_owned()));
+    }
+}
+
 #[test]
 fn a_sops_file_of_transit_opens_at_the_operators_address_only() {
     SERVER.write("transit/keys/apps", &json!({}));

@@ -21,20 +21,40 @@ pub struct Openbao {
 impl Openbao {
     /// Starts one.
     pub fn start() -> Self {
-        let home = tempfile::Builder::new().prefix("strongroom-openbao-").tempdir().unwrap();
-        // It cannot choose a port itself.
-        let listen = format!("-dev-listen-address={}", free_address());
-        let athome = format!("HOME={}", home.path().display());
-        let root = format!("-dev-root-token-id={MARKER}");
-        let bao = tool("bao");
-        let command =
-            [&athome, bao.to_str().unwrap(), "server", "-dev", &root, &listen, "-dev-no-store-token"];
-        let log = home.path().join("log");
-        let server = Server::start(&on_path("env"), &command, &log, listening);
-        let started = Self { server, home };
+        let started = Self::bare("-dev");
         started.write("sys/mounts/old", &json!({"type": "kv", "options": {"version": "1"}}));
         started.write("sys/mounts/transit", &json!({"type": "transit"}));
         started
+    }
+
+    /// Starts one with TLS, without a secret in it. Its certificate is by the authority of `vault-ca.pem` in its home.
+    pub fn start_with_tls() -> Self {
+        Self::bare("-dev-tls")
+    }
+
+    fn bare(mode: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("strongroom-openbao-").tempdir().unwrap();
+        // It cannot choose a port itself.
+        let listen = format!("-dev-listen-address={}", free_address());
+        let (at_home, certificates) = (
+            format!("HOME={}", home.path().display()),
+            format!("-dev-tls-cert-dir={}", home.path().display()),
+        );
+        let root = format!("-dev-root-token-id={MARKER}");
+        let bao = tool("bao");
+        let command = [
+            &at_home,
+            bao.to_str().unwrap(),
+            "server",
+            mode,
+            &certificates,
+            &root,
+            &listen,
+            "-dev-no-store-token",
+        ];
+        let log = home.path().join("log");
+        let server = Server::start(&on_path("env"), &command, &log, listening);
+        Self { server, home }
     }
 
     /// For `VAULT_ADDR`.
@@ -101,7 +121,8 @@ impl Openbao {
 
 /// From the line `Api Address: http://127.0.0.1:40123`, once the server is unsealed.
 fn listening(log: &str) -> Option<SocketAddr> {
-    let (_, rest) = log.split_once("Api Address: http://")?;
+    let (_, rest) = log.split_once("Api Address: http")?;
+    let (_, rest) = rest.split_once("://")?;
     log.contains("Root Token:").then(|| rest.lines().next()?.trim().parse().ok())?
 }
 

@@ -1,6 +1,6 @@
 //! HashiCorp Vault and OpenBao: where they may be, one login per server kept and renewed, one way to ask.
 //!
-//! The operator's environment says how to log in; see [`login`]. A token is sent only to an address that the operator
+//! The operator's environment says how to log in; see `login`. A token is sent only to an address that the operator
 //! names, with `VAULT_ADDR` (`BAO_ADDR`) or in the list of [`Settings::addresses`], whatever a repository says.
 
 pub mod address;
