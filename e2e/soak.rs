@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::MARKER;
-use support::differential::{Bench, assert_same, json_cases, yaml_cases};
+use support::differential::{Bench, assert_flat, assert_same, json_cases, yaml_cases};
+use support::documents::{binary, dotenv, ini};
 use support::process::Run;
 use support::product::{generate_with, shipped};
 use support::repository::Repository;
 use support::tools::top;
 
 const AT_ONCE: usize = 8;
-/// Of random SOPS files; each gives some three hundred documents.
+/// Of random SOPS files; each gives some four hundred documents.
 const SEEDS: u64 = 25;
 const TIME: Duration = Duration::from_mins(2);
 /// The parameter that makes every fourth render fail, in a place where secrets are open already.
@@ -73,6 +74,9 @@ fn random_sops_files_of_many_seeds_open_to_what_was_sealed() {
         let seed = round * 1_000;
         assert_same(&yaml_cases(&bench, seed, 24));
         assert_same(&json_cases(&bench, seed, 24));
+        assert_flat(&bench, seed, 24, "env", |dice| dotenv(dice).into_bytes());
+        assert_flat(&bench, seed, 24, "ini", |dice| ini(dice).into_bytes());
+        assert_flat(&bench, seed, 24, "enc", binary);
         eprintln!("seed {seed} is done");
     }
 }

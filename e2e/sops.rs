@@ -11,14 +11,19 @@ use strongroom::document::{Format, parse};
 use strongroom::secret::Secret;
 use strongroom::sops::keys::{DataKey, SealedKey};
 use strongroom::sops::open::{OpenOptions, SealedFile};
-use support::differential::{Bench, assert_same, json_cases, yaml_cases};
-use support::keys::AgeKey;
+use support::MARKER;
+use support::differential::{Bench, assert_flat, assert_same, json_cases, yaml_cases};
+use support::documents::{binary, dotenv, ini};
+use support::keys::{AgeKey, KeysFolder};
+use support::product::strongroom;
 use support::repository::Repository;
 use support::sops::encrypt;
 
 /// Any; another one finds other things, and `make soak` tries many.
 const SEED: u64 = 20_260_101;
 const FILES: usize = 24;
+/// Of one document each.
+const FLAT: usize = 100;
 
 #[test]
 fn random_yaml_opens_to_what_was_sealed() {
@@ -28,6 +33,42 @@ fn random_yaml_opens_to_what_was_sealed() {
 #[test]
 fn random_json_opens_to_what_was_sealed() {
     assert_same(&json_cases(&Bench::new(), SEED, FILES));
+}
+
+#[test]
+fn random_dotenv_opens_to_what_sops_opens() {
+    assert_flat(&Bench::new(), SEED, FLAT, "env", |dice| dotenv(dice).into_bytes());
+}
+
+#[test]
+fn random_ini_opens_to_what_sops_opens() {
+    assert_flat(&Bench::new(), SEED, FLAT, "ini", |dice| ini(dice).into_bytes());
+}
+
+#[test]
+fn random_binary_opens_to_what_sops_opens() {
+    assert_flat(&Bench::new(), SEED, FLAT, "enc", binary);
+}
+
+#[test]
+fn a_reference_reaches_into_dotenv_ini_and_binary() {
+    let (repository, age) = (Repository::new(), AgeKey::new());
+    let keys = KeysFolder::new().with("key.txt", &age.identity);
+    let get = |reference: &str| {
+        let run = strongroom().env("STRONGROOM_KEYS_DIR", keys.path()).directory(repository.path());
+        run.args(["get", reference]).ok()
+    };
+    for (name, plain) in [
+        ("app.env", format!("A={MARKER}\\nmore\n")),
+        ("app.ini", format!("[db]\npassword = {MARKER}\n")),
+        ("tls.key", format!("{MARKER}\n")),
+    ] {
+        encrypt(&repository.write(name, plain), &["--age", &age.recipient]);
+    }
+    assert_eq!(get("ref+sops://app.env#/A"), format!("{MARKER}\nmore"));
+    assert_eq!(get("ref+sops://app.env"), format!("A={MARKER}\\nmore\n"));
+    assert_eq!(get("ref+sops://app.ini#/db/password"), MARKER);
+    assert_eq!(get("ref+sops://tls.key"), format!("{MARKER}\n"));
 }
 
 /// A sealed file, its data key and what it holds.

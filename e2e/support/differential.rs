@@ -1,5 +1,6 @@
 //! The product and the real sops side by side: sops seals random files, both open them, and helm says what each holds.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Mutex;
 
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use super::documents::{Dice, Yaml, json_object};
 use super::helm::helm_bare;
 use super::keys::{AgeKey, GpgHome, KeysFolder};
+use super::process::Run;
 use super::product::strongroom;
 use super::repository::Repository;
 use super::sops::sops_of;
@@ -36,10 +38,11 @@ const AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct Case {
     number: usize,
-    plain: String,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
     /// By sops itself.
-    reference: String,
-    opened: String,
+    reference: Vec<u8>,
+    opened: Vec<u8>,
     /// Whether what sops opens is what the plain file says, as helm reads it.
     exact: bool,
 }
@@ -73,7 +76,7 @@ impl Bench {
     }
 
     /// Seals and opens `plain`, in the file `name`, whose number picks the sops, the rule and the keys.
-    pub fn case(&self, number: usize, name: &str, plain: String, exact: bool) -> Case {
+    pub fn case(&self, number: usize, name: &str, plain: Vec<u8>, exact: bool) -> Case {
         let sops = |version: &str| {
             sops_of(version)
                 .env("GNUPGHOME", self.gpg.path())
@@ -91,11 +94,23 @@ impl Bench {
         let config = self.repository.write(format!("{name}.config"), config);
         let version = if number.is_multiple_of(2) { "sops" } else { "sops-min" };
         sops(version).arg("--config").arg(config).args(["encrypt", "--in-place"]).arg(&file).ok();
-        let reference = sops("sops").arg("decrypt").arg(&file).ok();
+        let sealed = std::fs::read(&file).unwrap();
+        let reference = stdout_of(sops("sops").arg("decrypt").arg(&file));
         let folder = if by_pgp { &self.pgp_folder } else { &self.age_folder };
-        let opened = strongroom().env("STRONGROOM_KEYS_DIR", folder.path()).arg("decrypt").arg(&file).ok();
-        Case { number, plain, reference, opened, exact }
+        let decrypt = strongroom().env("STRONGROOM_KEYS_DIR", folder.path()).arg("decrypt");
+        Case { number, plain, sealed, reference, opened: stdout_of(decrypt.arg(&file)), exact }
     }
+}
+
+/// What a run prints, be it text or not.
+fn stdout_of(run: Run) -> Vec<u8> {
+    let output = run.into_command().output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    output.stdout
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }
 
 fn rule(number: usize) -> &'static str {
@@ -115,7 +130,7 @@ pub fn yaml_cases(bench: &Bench, seed: u64, files: usize) -> Vec<Case> {
             let separator = if index > 0 && yaml.dice.once_in(3) { "---\n" } else { "" };
             write!(plain, "{separator}{}", yaml.document(&format!("f{number}d{index}"))).unwrap();
         }
-        bench.case(number, &format!("{number}.yaml"), plain, !other)
+        bench.case(number, &format!("{number}.yaml"), plain.into_bytes(), !other)
     })
 }
 
@@ -126,8 +141,26 @@ pub fn json_cases(bench: &Bench, seed: u64, files: usize) -> Vec<Case> {
         let objects = (0..PER_FILE).map(|index| (format!("f{number}d{index}"), json_object(&mut dice, 3)));
         let plain = Value::Object(objects.collect());
         let plain = if number % 3 == 0 { plain.to_string() } else { format!("{plain:#}\n") };
-        bench.case(number, &format!("{number}.json"), plain, true)
+        bench.case(number, &format!("{number}.json"), plain.into_bytes(), true)
     })
+}
+
+/// `files` files of a format whose text sops writes back as the product does, or that is no text.
+pub fn assert_flat(
+    bench: &Bench,
+    seed: u64,
+    files: usize,
+    extension: &str,
+    make: impl Fn(&mut Dice) -> Vec<u8> + Sync,
+) {
+    let cases = cases(files, |number| {
+        let plain = make(&mut Dice::new(seed.wrapping_add(number as u64)));
+        bench.case(number, &format!("{number}.{extension}"), plain, false)
+    });
+    for case in cases {
+        let (sealed, reference) = (text(&case.sealed), text(&case.reference));
+        assert!(case.opened == case.reference, "{}\n---\n{reference}\n---\n{sealed}", text(&case.opened));
+    }
 }
 
 /// Makes all cases, some at once.
@@ -148,14 +181,6 @@ fn cases(files: usize, make: impl Fn(usize) -> Case + Sync) -> Vec<Case> {
 
 /// Asserts that helm reads every opened file as it reads what sops opens, and the plain file where sops keeps that.
 pub fn assert_same(cases: &[Case]) {
-    for case in cases {
-        // DEBUG
-        let e = if case.plain.starts_with('{') { "json" } else { "yaml" };
-        std::fs::create_dir_all("/tmp/formats-cases").unwrap();
-        std::fs::write(format!("/tmp/formats-cases/{}.{e}", case.number), &case.plain).unwrap();
-        std::fs::write(format!("/tmp/formats-cases/{}.{e}.ref", case.number), &case.reference).unwrap();
-        std::fs::write(format!("/tmp/formats-cases/{}.{e}.open", case.number), &case.opened).unwrap();
-    } // DEBUG END
     let plain = read_by_helm(cases, |case| &case.plain);
     let reference = read_by_helm(cases, |case| &case.reference);
     let opened = read_by_helm(cases, |case| &case.opened);
@@ -163,22 +188,22 @@ pub fn assert_same(cases: &[Case]) {
         for index in 0..PER_FILE {
             let key = format!("f{}d{index}", case.number);
             let value = opened.get(&key).unwrap_or_else(|| panic!("helm has no values of {key}"));
-            assert_eq!(Some(value), reference.get(&key), "{key}: sops opens\n{}", case.reference);
+            assert_eq!(Some(value), reference.get(&key), "{key}: sops opens\n{}", text(&case.reference));
             if case.exact {
-                assert_eq!(Some(value), plain.get(&key), "{key}: what was sealed is\n{}", case.plain);
+                assert_eq!(Some(value), plain.get(&key), "{key}: what was sealed is\n{}", text(&case.plain));
             }
         }
     }
 }
 
 /// What `helm template` has as `.Values`, given the documents of all files at once.
-fn read_by_helm(cases: &[Case], text: impl Fn(&Case) -> &str) -> Map<String, Value> {
+fn read_by_helm(cases: &[Case], bytes: impl Fn(&Case) -> &[u8]) -> Map<String, Value> {
     let chart = Repository::new();
     chart.write("Chart.yaml", "apiVersion: v2\nname: differential\nversion: 0.1.0\n");
     chart.write("templates/values.yaml", "values: {{ .Values | toJson | b64enc }}\n");
     let mut flags = Vec::new();
     for case in cases {
-        for (index, document) in text(case).split("---\n").enumerate() {
+        for (index, document) in std::str::from_utf8(bytes(case)).unwrap().split("---\n").enumerate() {
             let file = chart.write(format!("values/{}-{index}.yaml", case.number), document);
             flags.extend(["-f".into(), file.into_os_string()]);
         }

@@ -221,3 +221,53 @@ pub fn json(dice: &mut Dice, depth: usize) -> Value {
 pub fn json_object(dice: &mut Dice, depth: usize) -> Value {
     Value::Object(dice.keys().into_iter().map(|key| (key.to_owned(), json(dice, depth))).collect())
 }
+
+/// dotenv: text up to the end of the line, with `\n` for a line break.
+pub fn dotenv(dice: &mut Dice) -> String {
+    let mut text = String::new();
+    for key in dice.keys() {
+        if dice.once_in(4) {
+            text.push_str(dice.pick(&["# head é\n", "#\n", "\n", "#no blank = here\n"]));
+        }
+        let value = dice.pick(&TEXTS).replace('\n', "\\n");
+        writeln!(text, "{}={value}", key.trim_start_matches(['#', ' '])).unwrap();
+    }
+    text
+}
+
+/// INI: sections of keys, with values that go-ini can write back.
+pub fn ini(dice: &mut Dice) -> String {
+    let mut text = String::new();
+    for section in ["", "data", "pass_secret", "é x"] {
+        if !section.is_empty() && dice.once_in(3) {
+            continue;
+        }
+        if !section.is_empty() {
+            let head = dice.pick(&["", "; head é\n", "# two\n; lines\n"]);
+            writeln!(text, "{head}[{section}]").unwrap();
+        }
+        for key in dice.keys().into_iter().filter(|key| !key.contains(['#', '"', ':'])) {
+            let head = dice.pick(&["", "", "", "; head é\n", "# two\n# lines\n"]);
+            let value = dice.pick(&INI_VALUES);
+            writeln!(text, "{head}{key} = {value}").unwrap();
+        }
+    }
+    text
+}
+
+/// Anything at all, text or not.
+pub fn binary(dice: &mut Dice) -> Vec<u8> {
+    match dice.roll(4) {
+        0 => (0..dice.roll(3_000)).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect(),
+        1 => json_object(dice, 2).to_string().into_bytes(),
+        2 => dotenv(dice).into_bytes(),
+        _ => dice.pick(&TEXTS).as_bytes().to_vec(),
+    }
+}
+
+#[rustfmt::skip]
+const INI_VALUES: [&str; 22] = [
+    "", "plain", "STRONGROOM-MARKER", "two words", "é日本😀", "0755", "true", "a=b", "a:b", "\"quoted\"", "'single'",
+    "`with # sign`", "with ; comment", "\"\"\"many\nlines\n\"\"\"", "\"half", "100%", "\\n", "[x]", "` blank `",
+    "goes \\\non", "{{ x }}", "\"\"\"one\"\"\"",
+];

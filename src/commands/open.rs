@@ -11,6 +11,7 @@ use crate::render::{Renderer, repository};
 use crate::scope::Scope;
 use crate::secret::Secret;
 use crate::sops;
+use crate::sops::file::FileFormat;
 
 /// The whole file, opened.
 pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
@@ -18,10 +19,12 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
     let bytes = input(&args.file)?;
     let text =
         document::text_of(bytes.expose()).map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
+    let format = args.input_type.as_deref().and_then(FileFormat::named);
+    let format = format.or_else(|| FileFormat::of_name(&name)).or_else(|| FileFormat::of_file(&name, text));
+    let format = format.unwrap_or(FileFormat::Document(Format::Yaml));
     let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?);
-    let opened = sops::open::open(text, Format::of_name(&name), keyring, &scope, renderer.opener.sops).await;
-    let opened = opened.map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
-    Ok(bytes_of(&opened.text))
+    let opened = sops::file::open(text, format, keyring, &scope, renderer.opener.sops).await;
+    Ok(opened.map_err(|error| Failure::of(format!("decrypt {name}"), &error))?.content)
 }
 
 /// YAML or JSON with every reference replaced by its value. A SOPS file is opened first.

@@ -15,6 +15,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::sops::file::FileFormat;
+
 pub use operator::Operator;
 
 const EXAMPLES: &str = "\
@@ -218,6 +220,9 @@ pub struct Template {
 pub struct Decrypt {
     /// The encrypted file (`-` is stdin).
     pub file: PathBuf,
+    /// What sops took the file for, where neither its name nor its content tells.
+    #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
+    pub input_type: Option<String>,
 }
 
 /// Arguments of `resolve`.

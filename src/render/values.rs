@@ -26,6 +26,7 @@ use crate::render::set::Sets;
 use crate::scope::Scope;
 use crate::secret::Secret;
 use crate::sops;
+use crate::sops::file::FileFormat;
 use crate::sops::keys::Keyring;
 use crate::sops::open::{OpenOptions, SopsError};
 
@@ -138,13 +139,10 @@ impl Opener {
 
     async fn open_content(&self, file: &ValueFile, scope: &Scope) -> Result<Secret<Vec<u8>>, ValuesError> {
         let bytes = self.read(file, scope)?.unwrap_or_default();
-        let format = Format::of_name(&file.path);
-        let stream = document::text_of(bytes.expose()).and_then(|text| document::parse(text, format));
-        if !stream.is_ok_and(|stream| sops::is_encrypted(&stream)) {
-            return Ok(bytes);
-        }
-        let opened = self.open_text(&file.spelled, &bytes, format, scope).await?;
-        Ok(Secret::new(opened.text.expose().clone().into_bytes()))
+        let Ok(text) = document::text_of(bytes.expose()) else { return Ok(bytes) };
+        let Some(format) = FileFormat::of_file(&file.path, text) else { return Ok(bytes) };
+        let opened = sops::file::open(text, format, &self.keyring, scope, self.sops).await;
+        Ok(opened.map_err(|fault| ValuesError::of(&file.spelled, fault.into()))?.content)
     }
 
     /// The chart's own default values, where it has any that are readable. What is wrong with them is helm's to say.

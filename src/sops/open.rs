@@ -5,11 +5,13 @@
 
 use super::cipher::{Cipher, CipherError, Opened as Plaintext};
 use super::keys::{DataKey, Keyring, KeyringError};
+use super::mac::Mac;
 use super::metadata::{Metadata, MetadataError, looks_like_metadata};
+use super::rules::Reach;
 use super::walk::Walk;
-use super::{belongs_to_cluster, cut};
+use super::{belongs_to_cluster, cut, flat};
 use crate::document::edit::EditError;
-use crate::document::{Format, Kind, Node, ParseError, Stream, parse};
+use crate::document::{Format, Kind, Node, ParseError, Position, Stream, parse};
 use crate::fault::{Class, Fault};
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -77,11 +79,33 @@ impl<'t> SealedFile<'t> {
         self.decrypt(key, options).map_err(|error| newer(&self.metadata.version, error))
     }
 
+    /// The content of a file that sops took for binary: what is sealed under `data`, be it text or not.
+    pub fn open_binary(&self, key: &DataKey, options: OpenOptions) -> Result<Secret<Vec<u8>>, SopsError> {
+        self.decrypt_binary(key, options).map_err(|error| newer(&self.metadata.version, error))
+    }
+
+    fn decrypt_binary(&self, key: &DataKey, options: OpenOptions) -> Result<Secret<Vec<u8>>, SopsError> {
+        let cipher = Cipher::new(key)?;
+        let node = self.stream.documents.first().and_then(|root| root.at("data")).ok_or(SopsError::NoData)?;
+        let value = node.text().ok_or(SopsError::NoData)?;
+        let (rule, mut mac) = (&self.metadata.rule, Mac::new(self.metadata.mac_only_encrypted));
+        let reach = rule.below(Reach::default(), "data");
+        let opened = flat::value(&cipher, rule, reach, value, "data:", &mut mac);
+        let opened = opened.map_err(|reason| SopsError::Value {
+            line: Position::of(self.text, node.span.start).line,
+            path: "data".to_owned(),
+            reason,
+        })?;
+        verify(&self.metadata, &cipher, mac, options)?;
+        Ok(match opened {
+            Some(Plaintext::Text(content)) => content,
+            Some(other) => Secret::new(other.bytes().into_owned()),
+            None => Secret::new(value.as_bytes().to_vec()),
+        })
+    }
+
     fn decrypt(&self, key: &DataKey, options: OpenOptions) -> Result<Opened, SopsError> {
         let cipher = Cipher::new(key)?;
-        if self.metadata.mac.is_none() && !options.ignore_mac {
-            return Err(SopsError::NoMac);
-        }
         let anchors = self.stream.anchors();
         let blocks = cut::blocks(self.text, &self.stream);
         let mut walk = Walk::new(self.text, &self.stream, &self.metadata, &cipher, &anchors, &blocks);
@@ -89,17 +113,29 @@ impl<'t> SealedFile<'t> {
             walk.document(document)?;
         }
         let (mut edits, leaves, mac) = walk.finish();
-        if let Some(stated) = self.metadata.mac.as_deref().filter(|_| !options.ignore_mac) {
-            let stated = cipher.open(stated, &self.metadata.last_modified);
-            match stated.map_err(SopsError::MacUnreadable)? {
-                Plaintext::Text(stated) if mac.is(stated.expose()) => {}
-                _ => return Err(SopsError::MacMismatch),
-            }
-        }
+        verify(&self.metadata, &cipher, mac, options)?;
         for block in blocks {
             edits.replace_span(block.span, Secret::new(block.instead.to_owned()));
         }
         Ok(Opened { text: edits.apply(self.text)?, leaves })
+    }
+}
+
+/// Compares `mac`, of what was read, with what the file states.
+pub(super) fn verify(
+    metadata: &Metadata,
+    cipher: &Cipher,
+    mac: Mac,
+    options: OpenOptions,
+) -> Result<(), SopsError> {
+    if options.ignore_mac {
+        return Ok(());
+    }
+    let stated = metadata.mac.as_deref().ok_or(SopsError::NoMac)?;
+    let stated = cipher.open(stated, &metadata.last_modified);
+    match stated.map_err(SopsError::MacUnreadable)? {
+        Plaintext::Text(stated) if mac.is(stated.expose()) => Ok(()),
+        _ => Err(SopsError::MacMismatch),
     }
 }
 
@@ -123,7 +159,7 @@ fn block(stream: &Stream) -> Result<&Node, SopsError> {
 }
 
 /// Says that a newer sops wrote the file, where one did, since that may be why it cannot be read.
-fn newer(version: &str, error: SopsError) -> SopsError {
+pub(super) fn newer(version: &str, error: SopsError) -> SopsError {
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
     let written = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if written <= KNOWN {
@@ -151,6 +187,19 @@ pub enum SopsError {
         "the first document has no SOPS metadata, but a later one has\nhelp: encrypt all documents of a file together"
     )]
     FirstIsPlain,
+    /// Not what sops writes for binary.
+    #[error(
+        "the file is not what sops writes for binary: it has no text under `data`\nhelp: name its format"
+    )]
+    NoData,
+    /// A line of dotenv or INI.
+    #[error("line {line}: expected {expected}")]
+    Line {
+        /// Which one.
+        line: usize,
+        /// What should stand there.
+        expected: &'static str,
+    },
     /// Which of them?
     #[error("the key `sops` is there twice")]
     TwoBlocks,
@@ -250,6 +299,9 @@ pub enum ValueError {
     /// A comment outside a list.
     #[error("it is a comment in the place of a value")]
     Comment,
+    /// Not UTF-8, where the format is text.
+    #[error("it is not text")]
+    NotText,
     /// JSON has no way to write it.
     #[error("JSON cannot hold what it decrypts to")]
     Json,

@@ -1,7 +1,7 @@
 //! `ref+sops://file`: a SOPS file of the application's own repository, opened with the keyring.
 //!
 //! The format is the option `format`, else the extension's, else `yaml` with a fragment and `binary` without, as in
-//! vals. `dotenv` and `ini` are not read yet. A file without SOPS metadata is refused.
+//! vals. A fragment walks keys of dotenv, and sections and keys of INI. A file without SOPS metadata is refused.
 
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 use futures::future::{self, BoxFuture, FutureExt};
 
 use crate::confine;
-use crate::document::value::Value;
 use crate::document::{Format, text_of};
 use crate::fault::Class;
 use crate::refs::source::{
@@ -19,8 +18,9 @@ use crate::refs::source::{
 };
 use crate::scope::Scope;
 use crate::secret::Secret;
+use crate::sops::file::{FileFormat, open};
 use crate::sops::keys::Keyring;
-use crate::sops::open::{OpenOptions, open};
+use crate::sops::open::OpenOptions;
 
 /// As much as any document.
 const MAX_BYTES: u64 = crate::document::MAX_SIZE as u64;
@@ -39,13 +39,17 @@ pub(crate) const SCHEME: Scheme = Scheme {
             "ref+sops://secrets.yaml#/db/password",
             "a value of a file, relative to the application's directory",
         ),
+        ("ref+sops://app.env#/PASSWORD", "a value of a dotenv file; of INI it is `#/section/key`"),
         ("ref+sops:///shared/secrets.json", "all of a decrypted file, from the repository's root"),
         ("ref+sops://tls.key.enc", "a file of any kind that sops encrypted as `binary`"),
     ],
     connection: &[],
     document: &[
         SchemeOption { name: "encode", doc: "`raw` (default) or `base64`; not with a fragment" },
-        SchemeOption { name: "format", doc: "`yaml`, `json` or `binary`, where the extension does not tell" },
+        SchemeOption {
+            name: "format",
+            doc: "`yaml`, `json`, `dotenv`, `ini` or `binary`, where the extension does not tell",
+        },
         SchemeOption {
             name: "key_type",
             doc: "`filepath` (default), or `base64`: the path is the file itself",
@@ -79,50 +83,29 @@ impl Source for SopsFiles {
 
 impl SopsFiles {
     async fn answer(&self, scope: &Scope, at: &Locator) -> Result<Document, FetchError> {
-        let kind = FileKind::of(at)?;
+        let format = format_of(at)?;
         let encoded = is_encoded(at)?;
         let sealed = read(scope, at)?;
         let text = text_of(sealed.expose()).map_err(|error| FetchError::of(&error))?;
-        let opened = open(text, kind.format(), &self.keyring, scope, self.options).await;
-        let mut plain = opened.map_err(|error| FetchError::of(&error))?.text;
-        if kind == FileKind::Binary {
-            plain = content(&plain)?;
-        }
-        let bytes = plain.expose().as_bytes();
+        let opened = open(text, format, &self.keyring, scope, self.options).await;
+        let opened = opened.map_err(|error| FetchError::of(&error))?;
+        let data = opened.data.filter(|_| at.fragment).map(|data| data.to_flow());
+        let bytes = data.as_ref().map_or(opened.content.expose().as_slice(), |data| data.expose().as_bytes());
         Ok(Secret::new(if encoded { STANDARD.encode(bytes).into_bytes() } else { bytes.to_vec() }))
     }
 }
 
 /// What sops took the file for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum FileKind {
-    Yaml,
-    Json,
-    /// A JSON file that holds any content under `data`.
-    Binary,
-}
-
-impl FileKind {
-    fn of(at: &Locator) -> Result<Self, FetchError> {
-        let name =
-            at.path.rsplit('/').next().filter(|_| at.params.get("key_type").is_none_or(|t| t != "base64"));
-        let extension = name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
-        match (at.params.get("format").map(String::as_str), extension) {
-            (Some("yaml"), _) | (None | Some("binary"), Some("yaml" | "yml")) => Ok(Self::Yaml),
-            (Some("json"), _) | (None | Some("binary"), Some("json")) => Ok(Self::Json),
-            (Some("dotenv"), _) | (None | Some("binary"), Some("env")) => Err(not_yet("dotenv")),
-            (Some("ini"), _) | (None | Some("binary"), Some("ini")) => Err(not_yet("ini")),
-            (None, _) if at.fragment => Ok(Self::Yaml),
-            (None | Some("binary"), _) => Ok(Self::Binary),
-            (Some(_), _) => Err(invalid("option format is neither yaml, json nor binary")),
-        }
-    }
-
-    const fn format(self) -> Format {
-        match self {
-            Self::Yaml => Format::Yaml,
-            Self::Json | Self::Binary => Format::Json,
-        }
+fn format_of(at: &Locator) -> Result<FileFormat, FetchError> {
+    let inline = at.params.get("key_type").is_some_and(|kind| kind == "base64");
+    let name = at.path.rsplit('/').next().filter(|_| !inline);
+    let extension = || name.and_then(FileFormat::of_name);
+    match at.params.get("format").map(String::as_str) {
+        Some("binary") => Ok(extension().unwrap_or(FileFormat::Binary)),
+        Some(format) => FileFormat::named(format)
+            .ok_or_else(|| invalid("option format is neither yaml, json, dotenv, ini nor binary")),
+        None if at.fragment => Ok(extension().unwrap_or(FileFormat::Document(Format::Yaml))),
+        None => Ok(extension().unwrap_or(FileFormat::Binary)),
     }
 }
 
@@ -133,15 +116,6 @@ fn read(scope: &Scope, at: &Locator) -> Result<Secret<Vec<u8>>, FetchError> {
     }
     let root = scope.repository.as_deref().ok_or_else(|| invalid("the repository's root is not known"))?;
     Ok(confine::read(&confine::resolve(root, root, &at.path)?, &at.path, MAX_BYTES)?)
-}
-
-fn content(json: &Secret<String>) -> Result<Secret<String>, FetchError> {
-    match Value::parse(json.expose()).as_ref().map(|file| file.pick(&["data"])) {
-        Ok(Ok(Value::String(content))) => Ok(content.clone()),
-        _ => Err(invalid(
-            "the file is not what sops writes for binary\nhelp: name the format, as in format=yaml",
-        )),
-    }
 }
 
 fn is_inline(params: &Params) -> Result<bool, FetchError> {
@@ -164,39 +138,36 @@ fn invalid(reason: &str) -> FetchError {
     FetchError::new(Class::Invalid, reason)
 }
 
-fn not_yet(format: &str) -> FetchError {
-    invalid(&format!("SOPS files of format {format} are not supported yet"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::refs::sources::mock::locator;
+    use crate::sops::flat::Flat;
 
     #[test]
     fn the_format_is_told_by_option_extension_and_fragment() {
-        let not_yet = |format| Err(format!("SOPS files of format {format} are not supported yet"));
+        let (yaml, json) = (FileFormat::Document(Format::Yaml), FileFormat::Document(Format::Json));
         for (path, fragment, params, expected) in [
-            ("/a.yaml", false, &[][..], Ok(FileKind::Yaml)),
-            ("/a.yml", true, &[], Ok(FileKind::Yaml)),
-            ("/a.json", false, &[], Ok(FileKind::Json)),
-            ("/a.json", false, &[("format", "yaml")], Ok(FileKind::Yaml)),
-            ("/a.yaml", false, &[("format", "binary")], Ok(FileKind::Yaml)),
-            ("/a.enc", false, &[], Ok(FileKind::Binary)),
-            ("/a.enc", true, &[], Ok(FileKind::Yaml)),
-            ("/a.enc", true, &[("format", "binary")], Ok(FileKind::Binary)),
-            ("/a.yaml/b", false, &[], Ok(FileKind::Binary)),
-            ("x.json", true, &[("key_type", "base64")], Ok(FileKind::Yaml)),
-            ("/a.env", false, &[], not_yet("dotenv")),
-            ("/a", false, &[("format", "ini")], not_yet("ini")),
+            ("/a.yaml", false, &[][..], Ok(yaml)),
+            ("/a.yml", true, &[], Ok(yaml)),
+            ("/a.json", false, &[], Ok(json)),
+            ("/a.json", false, &[("format", "yaml")], Ok(yaml)),
+            ("/a.yaml", false, &[("format", "binary")], Ok(yaml)),
+            ("/a.enc", false, &[], Ok(FileFormat::Binary)),
+            ("/a.enc", true, &[], Ok(yaml)),
+            ("/a.enc", true, &[("format", "binary")], Ok(FileFormat::Binary)),
+            ("/a.yaml/b", false, &[], Ok(FileFormat::Binary)),
+            ("x.json", true, &[("key_type", "base64")], Ok(yaml)),
+            ("/a.env", false, &[], Ok(FileFormat::Flat(Flat::Dotenv))),
+            ("/a", false, &[("format", "ini")], Ok(FileFormat::Flat(Flat::Ini))),
             (
                 "/a",
                 false,
                 &[("format", "x")],
-                Err("option format is neither yaml, json nor binary".to_owned()),
+                Err("option format is neither yaml, json, dotenv, ini nor binary".to_owned()),
             ),
         ] {
-            let kind = FileKind::of(&locator(path, fragment, params));
+            let kind = format_of(&locator(path, fragment, params));
             assert_eq!(kind.map_err(|error| error.reason), expected, "{path} {params:?}");
         }
     }
