@@ -17,7 +17,7 @@ use support::documents::{binary, dotenv, ini};
 use support::keys::{AgeKey, KeysFolder};
 use support::product::strongroom;
 use support::repository::Repository;
-use support::sops::encrypt;
+use support::sops::{encrypt, sops};
 
 /// Any; another one finds other things, and `make soak` tries many.
 const SEED: u64 = 20_260_101;
@@ -69,6 +69,40 @@ fn a_reference_reaches_into_dotenv_ini_and_binary() {
     assert_eq!(get("ref+sops://app.env"), format!("A={MARKER}\\nmore\n"));
     assert_eq!(get("ref+sops://app.ini#/db/password"), MARKER);
     assert_eq!(get("ref+sops://tls.key"), format!("{MARKER}\n"));
+}
+
+#[test]
+fn a_failed_decrypt_ends_with_the_exit_code_of_sops() {
+    let (repository, age) = (Repository::new(), AgeKey::new());
+    let keys = KeysFolder::new().with("key.txt", &age.identity);
+    let file = repository.write("a.yaml", "a: 1\nb: two\nc_unencrypted: plain\n");
+    let sealed = std::fs::read_to_string(encrypt(&file, &["--age", &age.recipient])).unwrap();
+    let other = repository.write("other.yaml", "a: 1\n");
+    encrypt(&other, &["--age", &AgeKey::new().recipient]);
+    let without_mac =
+        sealed.lines().filter(|line| !line.starts_with("    mac:")).collect::<Vec<_>>().join("\n");
+    for (name, content, code) in [
+        ("fine.yaml", Some(sealed.clone()), 0),
+        ("changed.yaml", Some(sealed.replace("plain", "other")), 51),
+        ("no-mac.yaml", Some(without_mac), 51),
+        ("time.yaml", Some(sealed.replace("lastmodified: \"20", "lastmodified: \"19")), 51),
+        ("moved.yaml", Some(sealed.replace("a: ENC", "d: ENC")), 25),
+        ("by-hand.yaml", Some(format!("d: new\n{sealed}")), 25),
+        ("other.yaml", None, 128),
+        ("absent.yaml", None, 100),
+        ("plain.yaml", Some("a: 1\n".to_owned()), 1),
+        ("broken.yaml", Some("a: {\n".to_owned()), 1),
+    ] {
+        if let Some(content) = content {
+            repository.write(name, content);
+        }
+        let ours = strongroom().env("STRONGROOM_KEYS_DIR", keys.path());
+        let theirs = sops().env("SOPS_AGE_KEY", &age.identity);
+        for run in [ours, theirs] {
+            let output = run.directory(repository.path()).args(["decrypt", name]).output();
+            assert_eq!(output.status.code(), Some(code), "{name}: {}", output.stderr);
+        }
+    }
 }
 
 /// A sealed file, its data key and what it holds.

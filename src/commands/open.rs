@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::commands::{Failure, directory, input};
 use crate::config::{Decrypt, Get, Resolve};
 use crate::document::{self, Format};
+use crate::fault::{Class, Fault};
 use crate::policy::Who;
 use crate::refs::grammar::Expression;
 use crate::render::{Renderer, repository};
@@ -12,11 +13,15 @@ use crate::scope::Scope;
 use crate::secret::Secret;
 use crate::sops;
 use crate::sops::file::FileFormat;
+use crate::sops::open::{SopsError, ValueError};
 
 /// The whole file, opened.
 pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
     let name = args.file.display().to_string();
-    let bytes = input(&args.file)?;
+    let bytes = input(&args.file).map_err(|error| {
+        let code = if error.class() == Class::NotFound { 100 } else { 2 };
+        Failure { code, ..Failure::from(error) }
+    })?;
     let text =
         document::text_of(bytes.expose()).map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
     let format = args.input_type.as_deref().and_then(FileFormat::named);
@@ -24,7 +29,23 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
     let format = format.unwrap_or(FileFormat::Document(Format::Yaml));
     let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?);
     let opened = sops::file::open(text, format, keyring, &scope, renderer.opener.sops).await;
-    Ok(opened.map_err(|error| Failure::of(format!("decrypt {name}"), &error))?.content)
+    let opened = opened.map_err(|error| {
+        let failure = Failure::of(format!("decrypt {name}"), &error);
+        Failure { code: code_of_sops(&error).unwrap_or(failure.code), ..failure }
+    });
+    Ok(opened?.content)
+}
+
+/// The exit code of `sops decrypt`, for scripts that know it, where it is not the usual one.
+fn code_of_sops(error: &SopsError) -> Option<u8> {
+    match error {
+        SopsError::Keyring(_) => Some(128),
+        SopsError::NoMac | SopsError::MacMismatch | SopsError::MacUnreadable(_) => Some(51),
+        SopsError::Value { reason: ValueError::Duplicate, .. } => None,
+        SopsError::Value { .. } => Some(25),
+        SopsError::Newer { source, .. } => code_of_sops(source),
+        _ => None,
+    }
 }
 
 /// YAML or JSON with every reference replaced by its value. A SOPS file is opened first.
