@@ -565,6 +565,15 @@ fn compare(app: &Path, flags: &[&str]) {
 }
 
 #[test]
+fn values_can_be_typed_into_stdin_as_for_helm() {
+    let repository = Repository::with_secret_chart();
+    let app = repository.path().join("app");
+    let run = |program: Run| program.args(["-f", "-"]).stdin(format!("password: {MARKER}\n")).ok();
+    let ours = strongroom_with_helm("helm").directory(&app).args(["template", "hello", ".", "--reveal"]);
+    assert_eq!(run(ours), run(helm_bare("helm", &app)));
+}
+
+#[test]
 fn a_chart_with_vendored_dependencies_renders_as_helm_renders_it() {
     let repository = probe();
     let subchart = |name: &str| format!("apiVersion: v2\nname: {name}\nversion: 0.1.0\n");

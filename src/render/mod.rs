@@ -59,7 +59,7 @@ pub struct Rendered {
 
 /// One app cannot be rendered.
 #[derive(Debug, thiserror::Error)]
-#[error("render app {app:?}")]
+#[error("render {}", if app.is_empty() { "an app without a name".to_owned() } else { format!("app {app:?}") })]
 pub struct AppError {
     app: String,
     source: RenderError,

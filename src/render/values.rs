@@ -358,16 +358,24 @@ fn texts(values: &[Value]) -> Vec<Secret<String>> {
 fn bytes(file: &ValueFile, scope: &Scope) -> Result<Secret<Vec<u8>>, ValuesFault> {
     let limit = document::MAX_SIZE as u64;
     if file.base == Base::Terminal {
-        let file = File::open(&file.path).map_err(ValuesFault::Read)?;
-        let mut bytes = Secret::<Vec<u8>>::default();
-        file.take(limit + 1).read_to_end(bytes.expose_mut()).map_err(ValuesFault::Read)?;
-        return Ok(bytes);
+        return typed(&file.path, limit + 1).map_err(ValuesFault::Read);
     }
     let (Some(root), Some(directory)) = (&scope.repository, &scope.directory) else {
         return Err(ValuesFault::Read(io::ErrorKind::NotFound.into()));
     };
     let path = confine::resolve(root, directory, &file.path)?;
     Ok(confine::read(&path, &file.path, limit)?)
+}
+
+/// The beginning of what a person named; `-` is stdin, as for helm.
+fn typed(path: &str, limit: u64) -> io::Result<Secret<Vec<u8>>> {
+    let mut bytes = Secret::<Vec<u8>>::default();
+    if path == "-" {
+        io::stdin().lock().take(limit).read_to_end(bytes.expose_mut())?;
+    } else {
+        File::open(path)?.take(limit).read_to_end(bytes.expose_mut())?;
+    }
+    Ok(bytes)
 }
 
 /// A value source cannot be opened.
