@@ -1,6 +1,6 @@
 //! SOPS files: metadata, tree walk, MAC, and the keys that open them.
 //!
-//! [`open`] is the way into YAML and JSON, [`file`] into a file of any format. It refuses a file whose values or MAC do not prove what the metadata says, and never
+//! [`open`] is the way into YAML and JSON, [`mod@file`] into a file of any format. It refuses a file whose values or MAC do not prove what the metadata says, and never
 //! writes anything. Follows the file format of sops 3; `0.x` is refused, as sops refuses it.
 
 pub mod cipher;
