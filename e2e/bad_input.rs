@@ -916,7 +916,7 @@ fn the_other_commands() {
     let repository = with_files(&[("tab.yaml", &format!("a:\n\t- {MARKER}\n")), ("plain.yaml", "a: 1\n")]);
     let app = repository.path().join("app");
     for (arguments, code, expected) in [
-        (&["decrypt", "absent"][..], 1, "failed to read absent: No such file or directory (os error 2)"),
+        (&["decrypt", "absent"][..], 100, "failed to read absent: No such file or directory (os error 2)"),
         (&["decrypt", "plain.yaml"], 1, "failed to decrypt plain.yaml: the file has no SOPS metadata"),
         (
             &["decrypt", "tab.yaml"],

@@ -142,7 +142,7 @@ fn a_failure_is_one_message_that_names_the_app_and_keeps_secrets() {
     let rows = [
         (
             r#"ARGOCD_APP_PARAMETERS=[{"name":"valueFiles","array":["none.yaml"]}]"#,
-            "NotFound: render app \"hello\": open none.yaml",
+            "NotFound: render app \"hello\": none.yaml: no such file",
         ),
         (
             r#"ARGOCD_APP_PARAMETERS=[{"name":"valuefiles","array":[]}]"#,

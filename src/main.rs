@@ -24,7 +24,7 @@ fn run(cli: Cli) -> Result<Secret<Vec<u8>>, Failure> {
     let environment = Environment::of_process();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
-    runtime.block_on(commands::run(cli, environment, signals::termination()))
+    runtime.block_on(async { commands::run(cli, environment, signals::termination()).await })
 }
 
 /// The result goes out in one piece and only when it is whole.

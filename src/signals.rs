@@ -1,6 +1,9 @@
 //! The signals that end the process.
 
 use std::fmt;
+use std::future::Future;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,16 +33,15 @@ impl fmt::Display for Termination {
     }
 }
 
-/// Waits for the first of them. Where they cannot be listened for, it waits forever and the default action holds.
-pub async fn termination() -> Termination {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => Termination::Interrupt,
-        _ = terminate.recv() => Termination::Terminate,
+/// Listens from now on, and waits for the first of them. Where they cannot be listened for, it waits forever and the
+/// default action holds. To be called inside the runtime.
+pub fn termination() -> impl Future<Output = Termination> + Send {
+    let listeners = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async {
+        let (Ok(mut interrupt), Ok(mut terminate)) = listeners else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => Termination::Interrupt,
+            _ = terminate.recv() => Termination::Terminate,
+        }
     }
 }
