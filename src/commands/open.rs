@@ -54,7 +54,7 @@ pub(super) async fn resolve(args: &Resolve, renderer: &Renderer) -> Result<Secre
     let bytes = input(&args.file)?;
     let scope = scope(&args.file, renderer)?;
     let mut values = renderer.opener.open_text(&name, &bytes, Format::of_name(&name), &scope).await?;
-    renderer.opener.resolve_one(&mut values, &scope).await?;
+    renderer.opener.resolve_each(std::slice::from_mut(&mut values), &scope).await?;
     Ok(bytes_of(&values.text))
 }
 

@@ -218,10 +218,9 @@ impl Renderer {
         };
         let sources: Vec<_> = files.iter().map(source).collect();
         let mut documents = self.opener.open(&sources, scope).await?;
-        let mut opened = Vec::new();
+        let mut opened = self.opener.resolve_each(&mut documents, scope).await?;
         let mut manifests = Secret::<String>::default();
         for document in &mut documents {
-            opened.extend(self.opener.resolve_one(document, scope).await?);
             opened.append(&mut document.opened);
             append(&mut manifests, document);
         }

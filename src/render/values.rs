@@ -28,7 +28,7 @@ use crate::secret::Secret;
 use crate::sops;
 use crate::sops::file::FileFormat;
 use crate::sops::keys::Keyring;
-use crate::sops::open::{OpenOptions, SopsError};
+use crate::sops::open::{OpenOptions, SealedFile, SopsError};
 
 /// All value files of a render may have so many bytes, and all files that become one value each as many again.
 const MAX_TOGETHER: usize = 2 * document::MAX_SIZE;
@@ -111,7 +111,8 @@ impl Opener {
         let text = document::text_of(bytes.expose()).map_err(parse)?;
         let stream = document::parse(text, format).map_err(parse)?;
         let (text, stream, opened) = if sops::is_encrypted(&stream) {
-            let opened = sops::open::open(text, format, &self.keyring, scope, self.sops).await;
+            let sealed = SealedFile::of(text, stream).map_err(|fault| error(fault.into()))?;
+            let opened = sealed.open_with(&self.keyring, scope, self.sops).await;
             let opened = opened.map_err(|fault| error(fault.into()))?;
             let stream = document::parse(opened.text.expose(), format).map_err(parse)?;
             (opened.text, stream, opened.leaves)
@@ -185,22 +186,20 @@ impl Opener {
         Ok(opened)
     }
 
-    /// Replaces the references of one document that stands for itself, and returns what was resolved.
-    pub async fn resolve_one(
+    /// Replaces the references of documents that each stand for itself, and returns what was resolved.
+    pub async fn resolve_each(
         &self,
-        values: &mut Values,
+        documents: &mut [Values],
         scope: &Scope,
     ) -> Result<Vec<Secret<String>>, ReferencesError> {
-        let found = [scan::scan(&values.stream)];
-        let documents = std::slice::from_ref(values);
+        let found: Vec<_> = documents.iter().map(|values| scan::scan(&values.stream)).collect();
         let resolved = self.values_of(documents, &found, &[], scope).await?;
-        let opened = texts(&resolved);
-        let text = apply(documents, &found, &resolved, false)?.pop();
+        let replaced = apply(documents, &found, &resolved, false)?;
         drop(found);
-        if let Some(text) = text {
+        for (values, text) in documents.iter_mut().zip(replaced) {
             values.text = text;
         }
-        Ok(opened)
+        Ok(texts(&resolved))
     }
 
     /// The values of what was `found` in `documents`, then of `others`, which stand at their keys.

@@ -2,7 +2,7 @@
 
 use super::flat::{Flat, FlatFile};
 use super::keys::Keyring;
-use super::open::{OpenOptions, SealedFile, SopsError};
+use super::open::{OpenOptions, SealedFile, SopsError, unseal};
 use super::{dotenv, ini, is_encrypted};
 use crate::document::value::Value;
 use crate::document::{Format, Node, Stream, parse};
@@ -99,24 +99,20 @@ pub async fn open(
     scope: &Scope,
     options: OpenOptions,
 ) -> Result<OpenedFile, SopsError> {
-    let unseal = async |metadata: &super::metadata::Metadata| {
-        let key = keyring.data_key(scope, &metadata.groups, metadata.threshold).await;
-        key.map_err(SopsError::Keyring)
-    };
     match format {
         FileFormat::Document(format) => {
             let file = SealedFile::read(text, format)?;
-            let opened = file.open(&unseal(&file.metadata).await?, options)?;
+            let opened = file.open_with(keyring, scope, options).await?;
             Ok(OpenedFile { content: bytes_of(&opened.text), data: None, leaves: opened.leaves })
         }
         FileFormat::Flat(flat) => {
             let file = FlatFile::read(text, flat)?;
-            let opened = file.open(&unseal(&file.metadata).await?, options)?;
+            let opened = file.open(&unseal(&file.metadata, keyring, scope).await?, options)?;
             Ok(OpenedFile { content: bytes_of(&opened.text), data: Some(opened.data), leaves: opened.leaves })
         }
         FileFormat::Binary => {
             let file = SealedFile::read(text, Format::Json)?;
-            let content = file.open_binary(&unseal(&file.metadata).await?, options)?;
+            let content = file.open_binary(&unseal(&file.metadata, keyring, scope).await?, options)?;
             let leaves = std::str::from_utf8(content.expose()).map(|text| Secret::new(text.to_owned()));
             Ok(OpenedFile { leaves: leaves.into_iter().collect(), content, data: None })
         }

@@ -1,6 +1,6 @@
 //! SOPS files: metadata, tree walk, MAC, and the keys that open them.
 //!
-//! [`open`] is the way into YAML and JSON, [`mod@file`] into a file of any format. It refuses a file whose values or MAC do not prove what the metadata says, and never
+//! [`open::SealedFile`] is the way into YAML and JSON, [`mod@file`] into a file of any format. It refuses a file whose values or MAC do not prove what the metadata says, and never
 //! writes anything. Follows the file format of sops 3; `0.x` is refused, as sops refuses it.
 
 pub mod cipher;
@@ -19,7 +19,7 @@ mod walk;
 
 use crate::document::{Kind, Node, Stream};
 
-/// Whether `stream` is a SOPS file, whole or broken: [`open::open`] then opens it or says what is wrong.
+/// Whether `stream` is a SOPS file, whole or broken: [`open::SealedFile`] then opens it or says what is wrong.
 ///
 /// Told by the content: metadata in a top-level `sops`, or encrypted values without it, as in a file that is cut
 /// off. A `SopsSecret` is left alone, because its controller in the cluster opens it.

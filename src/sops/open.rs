@@ -35,18 +35,14 @@ pub struct Opened {
     pub leaves: Vec<Secret<String>>,
 }
 
-/// Opens `text` with a key of `keyring`.
-pub async fn open(
-    text: &str,
-    format: Format,
+/// The data key of a file, from a key of `keyring`.
+pub(super) async fn unseal(
+    metadata: &Metadata,
     keyring: &Keyring,
     scope: &Scope,
-    options: OpenOptions,
-) -> Result<Opened, SopsError> {
-    let file = SealedFile::read(text, format)?;
-    let groups = &file.metadata.groups;
-    let key = keyring.data_key(scope, groups, file.metadata.threshold).await.map_err(SopsError::Keyring)?;
-    file.open(&key, options)
+) -> Result<DataKey, SopsError> {
+    let key = keyring.data_key(scope, &metadata.groups, metadata.threshold).await;
+    key.map_err(SopsError::Keyring)
 }
 
 /// A file with metadata, before its key is known.
@@ -72,6 +68,16 @@ impl<'t> SealedFile<'t> {
             newer(version, SopsError::Metadata(error))
         })?;
         Ok(Self { text, stream, metadata })
+    }
+
+    /// Opens it with a key of `keyring`.
+    pub async fn open_with(
+        &self,
+        keyring: &Keyring,
+        scope: &Scope,
+        options: OpenOptions,
+    ) -> Result<Opened, SopsError> {
+        self.open(&unseal(&self.metadata, keyring, scope).await?, options)
     }
 
     /// Decrypts every value with the data key and verifies the MAC.
@@ -642,15 +648,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_keyring_without_the_key_says_so() {
-        let error = open(
-            &vector("regex.enc.yaml"),
-            Format::Yaml,
-            &Keyring::default(),
-            &Scope::default(),
-            OpenOptions::default(),
-        )
-        .await
-        .unwrap_err();
+        let sealed = vector("regex.enc.yaml");
+        let file = SealedFile::read(&sealed, Format::Yaml).unwrap();
+        let (keyring, scope) = (Keyring::default(), Scope::default());
+        let error = file.open_with(&keyring, &scope, OpenOptions::default()).await.unwrap_err();
         assert!(error.to_string().contains("age"), "{error}");
         assert!(matches!(error, SopsError::Keyring(_)));
     }
