@@ -6,6 +6,7 @@ mod generate;
 mod open;
 mod serve;
 mod template;
+mod version;
 
 use std::fmt;
 use std::future::Future;
@@ -120,6 +121,8 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
         Command::Resolve(args) => open::resolve(&args, &renderer(Trust::Person)?).await,
         Command::Get(args) => open::get(&args, &renderer(Trust::Person)?).await,
+        Command::Version(args) => version::run(&args),
+        Command::Man { command } => man(command.as_deref()),
         Command::Completion { shell } => Ok(completion(shell)),
         Command::Docs { page } => Ok(docs::page(page).into_bytes().into()),
     }
@@ -138,6 +141,22 @@ fn completion(shell: clap_complete::Shell) -> Secret<Vec<u8>> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
     script.into()
+}
+
+/// The manual page of the program, or of one command.
+fn man(command: Option<&str>) -> Result<Secret<Vec<u8>>, Failure> {
+    let mut program = Cli::command();
+    program.build();
+    let page = match command {
+        None => program,
+        Some(name) => {
+            let found = program.find_subcommand(name).cloned();
+            found.ok_or_else(|| Failure::usage(format!("there is no command {name}")))?
+        }
+    };
+    let mut roff = Vec::new();
+    clap_mangen::Man::new(page).render(&mut roff).map_err(Failure::internal)?;
+    Ok(roff.into())
 }
 
 /// A file or directory named by the person at the terminal cannot be used.

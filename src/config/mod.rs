@@ -62,10 +62,17 @@ pub enum Command {
     Resolve(Resolve),
     /// Print what one reference resolves to.
     Get(Get),
+    /// Print the version, or what is linked into this program and under which licences.
+    Version(Version),
     /// Print the completion script of a shell.
     Completion {
         /// The shell.
         shell: Shell,
+    },
+    /// Print the manual page, or that of one command: `strongroom man | man -l -`.
+    Man {
+        /// The command.
+        command: Option<String>,
     },
     /// Print the reference pages of the documentation, made from the code's own tables.
     #[command(hide = true)]
@@ -92,6 +99,17 @@ pub enum Page {
     Parameters,
     /// Schemes of references.
     References,
+}
+
+/// Arguments of `version`.
+#[derive(Args, Debug)]
+pub struct Version {
+    /// Print the software bill of materials, as SPDX 2.3 JSON.
+    #[arg(long)]
+    pub sbom: bool,
+    /// Print the texts of the licences.
+    #[arg(long, visible_alias = "licenses", conflicts_with = "sbom")]
+    pub licences: bool,
 }
 
 /// Arguments of `generate`.
