@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use prometheus_client::registry::Registry;
+
 use strongroom::cmp::plugin::Plugin;
 use strongroom::cmp::server::{Options, Server};
 use strongroom::cmp::service::{Generate, Job, Rendered};
 use strongroom::fault::Fault;
+use strongroom::observe::Meters;
 use strongroom::secret::Secret;
 use support::grpc_go::grpc_go;
 use support::process::Output;
@@ -52,8 +53,7 @@ impl Setting {
         let plugins = folder.path().join("home/argocd/cmp-server/plugins");
         fs::create_dir_all(&plugins).unwrap();
         let options = Options { plugins, workdir: folder.path().to_owned(), ..Options::default() };
-        let server =
-            Server::bind(options, Plugin::default(), Arc::new(Echo), &mut Registry::default()).unwrap();
+        let server = Server::bind(options, Plugin::default(), Arc::new(Echo), Meters::default()).unwrap();
         let socket = server.path().to_owned();
         tokio::spawn(server.serve(std::future::pending()));
         Self { repository: repository(folder.path()), folder, socket }

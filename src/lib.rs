@@ -1,7 +1,7 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < confine < environment < policy < scope < process < aws < web < vault < document < sops < refs < chart <
+//! `secret < fault < confine < environment < policy < observe < scope < process < aws < web < vault < document < sops < refs < chart <
 //! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod aws;
@@ -15,6 +15,7 @@ pub mod environment;
 pub mod fault;
 pub mod http;
 pub mod logs;
+pub mod observe;
 pub mod policy;
 pub mod process;
 pub mod redact;

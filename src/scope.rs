@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::fault::Class;
+use crate::observe::Observer;
+use crate::observe::audit::{self, Access};
 use crate::policy::Who;
 
 /// The bounds of one render, handed to everything that opens something for it.
@@ -16,4 +19,21 @@ pub struct Scope {
     pub directory: Option<PathBuf>,
     /// When the answer is no longer wanted.
     pub deadline: Option<Instant>,
+    /// The file that is being opened, as messages call it.
+    pub file: Option<String>,
+    /// Who is told how it goes.
+    pub observer: Observer,
+}
+
+impl Scope {
+    /// The same bounds, for opening one file.
+    #[must_use]
+    pub fn of_file(&self, name: &str) -> Self {
+        Self { file: Some(name.to_owned()), ..self.clone() }
+    }
+
+    /// Leaves a line in the audit trail.
+    pub fn audit(&self, access: Access<'_>, outcome: Result<(), Class>) {
+        audit::tell(&self.who, self.observer.request.as_deref(), access, outcome);
+    }
 }

@@ -8,7 +8,6 @@ pub mod archive;
 pub mod authority;
 pub mod health;
 pub mod intake;
-pub mod metrics;
 pub mod plugin;
 pub mod proto;
 pub mod server;

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
@@ -22,11 +21,11 @@ use tonic::transport::Server as Grpc;
 
 use crate::cmp::authority::AnyAuthority;
 use crate::cmp::intake::{IntakeError, Workspaces};
-use crate::cmp::metrics::Metrics;
 use crate::cmp::plugin::Plugin;
 use crate::cmp::proto::plugin::config_management_plugin_service_server::ConfigManagementPluginServiceServer;
 use crate::cmp::service::{self, Generate, Service};
 use crate::fault::{Class, Fault};
+use crate::observe::Meters;
 
 /// The longest path that a socket can have.
 const PATH_LIMIT: usize = 107;
@@ -114,14 +113,13 @@ impl Server {
         options: Options,
         plugin: Plugin,
         generate: Arc<dyn Generate>,
-        registry: &mut Registry,
+        meters: Meters,
     ) -> Result<Self, ServerError> {
         let workspaces = Workspaces::prepare(&options.workdir)?;
         let path = options.plugins.join(plugin.socket());
         let (closing, closed) = watch::channel(false);
-        let metrics = Metrics::register(registry);
         let service =
-            Service::new(plugin, options.service.clone(), generate, workspaces.clone(), metrics, closed);
+            Service::new(plugin, options.service.clone(), generate, workspaces.clone(), meters, closed);
         let (socket, listener) = Socket::bind(path, options.socket_mode)?;
         Ok(Self { options, socket, listener, workspaces, service, closing })
     }

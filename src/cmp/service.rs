@@ -5,6 +5,7 @@
 //! dropped, which ends what it started. An error names the app, is told in one message, and is answered only after
 //! the request was read to its end.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +16,11 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout_at;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::cmp::archive::Limits;
 use crate::cmp::intake::{self, IntakeError, Workspace, Workspaces};
-use crate::cmp::metrics::{Counted, Metrics};
 use crate::cmp::plugin::Plugin;
 use crate::cmp::proto::plugin::config_management_plugin_service_server::ConfigManagementPluginService;
 use crate::cmp::proto::plugin::{
@@ -29,10 +30,16 @@ use crate::cmp::proto::plugin::{
 use crate::confine::{self, ConfineError};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault, report};
+use crate::observe::audit::without_credentials;
+use crate::observe::{Meters, Observer, Stage, milliseconds};
+use crate::policy::Who;
+use crate::render::plan::who;
 use crate::secret::Secret;
 
 /// Longer messages are cut: they end up in the Application's status.
 const MESSAGE_LIMIT: usize = 8 << 10;
+/// The call that renders.
+const GENERATE: &str = "GenerateManifest";
 /// What Argo CD says about the cluster, to every render but the hydrator's.
 const CLUSTER_VERSIONS: [&str; 2] = ["KUBE_VERSION", "KUBE_API_VERSIONS"];
 
@@ -47,6 +54,8 @@ pub struct Job {
     pub environment: Environment,
     /// When the answer is no longer wanted.
     pub deadline: Instant,
+    /// Who is told how it goes.
+    pub observer: Observer,
 }
 
 /// What a render gave.
@@ -166,10 +175,10 @@ struct Inner {
     generate: Arc<dyn Generate>,
     workspaces: Workspaces,
     slots: Semaphore,
-    metrics: Metrics,
+    meters: Meters,
     closing: watch::Receiver<bool>,
     calls: watch::Sender<usize>,
-    number: AtomicU64,
+    requests: Requests,
 }
 
 impl Service {
@@ -179,21 +188,21 @@ impl Service {
         options: Options,
         generate: Arc<dyn Generate>,
         workspaces: Workspaces,
-        metrics: Metrics,
+        meters: Meters,
         closing: watch::Receiver<bool>,
     ) -> Self {
         let slots = Semaphore::new(options.slots.max(1));
-        let (calls, number) = (watch::Sender::new(0), AtomicU64::new(0));
+        let (calls, requests) = (watch::Sender::new(0), Requests::default());
         Self(Arc::new(Inner {
             plugin,
             options,
             generate,
             workspaces,
             slots,
-            metrics,
+            meters,
             closing,
             calls,
-            number,
+            requests,
         }))
     }
 
@@ -209,7 +218,7 @@ impl ConfigManagementPluginService for Service {
         &self,
         request: Request<Streaming<AppStreamRequest>>,
     ) -> Result<Response<ManifestResponse>, Status> {
-        self.0.call("GenerateManifest", request, Inner::manifest).await
+        self.0.call(GENERATE, request, Inner::manifest).await
     }
 
     async fn check_plugin_configuration(
@@ -243,6 +252,7 @@ struct Call {
     metadata: ManifestRequestMetadata,
     messages: Streaming<AppStreamRequest>,
     deadline: Instant,
+    observer: Observer,
 }
 
 impl Inner {
@@ -256,27 +266,26 @@ impl Inner {
     where
         F: Future<Output = Result<T, CallError>> + Send,
     {
-        let mut running = Running::new(self, method);
-        let started = Instant::now();
-        let deadline = started + self.time_for(request.metadata());
+        let request_id = self.requests.next();
+        let observer = Observer::new(self.meters.clone(), request_id.as_str());
+        let mut running = Running::new(self, method, &request_id, observer.clone());
+        let deadline = running.started + self.time_for(request.metadata());
         let mut messages = request.into_inner();
         let reading = async { Ok(intake::metadata(&mut messages).await?) };
         let metadata = self
             .within(deadline, "waiting for the request's metadata", reading)
+            .instrument(running.span.clone())
             .await
-            .map_err(|error| running.refuse("", &error))?;
-        let app = app_name(&metadata);
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::info_span!("call", request = number, method, app);
-        let outcome = work(self, Call { metadata, messages, deadline }).instrument(span.clone()).await;
-        let _entered = span.enter();
-        match outcome {
+            .map_err(|error| running.refuse(&error))?;
+        running.is_for(&metadata);
+        let call = Call { metadata, messages, deadline, observer };
+        match work(self, call).instrument(running.span.clone()).await {
             Ok(answer) => {
-                running.answered("ok");
-                tracing::info!(milliseconds = millis(started), "answered");
+                running.answered(Some(Ok(())));
+                tracing::info!(parent: &running.span, milliseconds = running.milliseconds(), "answered");
                 Ok(Response::new(answer))
             }
-            Err(error) => Err(running.refuse(&app, &error)),
+            Err(error) => Err(running.refuse(&error)),
         }
     }
 
@@ -309,14 +318,12 @@ impl Inner {
         if is_hydrator(&environment) && !self.options.allow_hydrator {
             return self.decline(&mut call, CallError::Hydrator).await;
         }
-        let _slot = match self.slot(call.deadline).await {
+        let _slot = match call.observer.stage(Stage::Queue, self.slot(call.deadline)).await {
             Ok(slot) => slot,
             Err(error) => return self.decline(&mut call, error).await,
         };
-        let _counted = Counted::new(&self.metrics.running);
-        let received = Instant::now();
-        let workspace = self.receive(&mut call).await?;
-        self.metrics.took("receive", received.elapsed());
+        let _counted = self.meters.running();
+        let workspace = call.observer.clone().stage(Stage::Receive, self.receive(&mut call)).await?;
         let job = job(&call, &workspace, environment)?;
         let rendered = self.render(&job).await?;
         Ok(ManifestResponse { manifests: vec![rendered], source_type: String::new() })
@@ -333,18 +340,17 @@ impl Inner {
 
     /// Waits for a slot, and leaves time to read the request to its end when there is none.
     async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, CallError> {
-        let _counted = Counted::new(&self.metrics.queued);
+        let _counted = self.meters.queued();
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         let until = started + left.saturating_sub((left / 4).min(Duration::from_secs(5)));
         let waiting = async { Ok(self.slots.acquire().await.expect("the semaphore is never closed")) };
         let outcome = self.within(until, "waiting for a slot", waiting).await;
-        self.metrics.took("queue", started.elapsed());
         outcome.map_err(|error| match error {
             CallError::Deadline { .. } => CallError::Queue {
                 waited: started.elapsed(),
                 slots: self.options.slots,
-                queued: self.metrics.queued.get() - 1,
+                queued: self.meters.queue_length() - 1,
             },
             other => other,
         })
@@ -361,15 +367,13 @@ impl Inner {
             Ok(intake::unpack(messages, checksum, &workspace, self.options.limits, preserve_modes).await?)
         };
         let bytes = self.within(call.deadline, "receiving the repository", receiving).await?;
-        self.metrics.received(bytes);
+        self.meters.received(bytes);
         Ok(workspace)
     }
 
     async fn render(&self, job: &Job) -> Result<String, CallError> {
-        let started = Instant::now();
         let generating = async { self.generate.generate(job).await.map_err(CallError::Generate) };
         let mut rendered = self.within(job.deadline, "rendering", generating).await?;
-        self.metrics.took("generate", started.elapsed());
         let manifests = std::mem::take(rendered.manifests.expose_mut());
         let (size, limit) = (manifests.len(), self.options.message_limit);
         if manifests.trim().is_empty() && !rendered.empty_allowed {
@@ -438,7 +442,13 @@ fn job(call: &Call, workspace: &Workspace, environment: Environment) -> Result<J
     if !app_dir.is_dir() {
         return Err(CallError::NotADirectory(spelled.clone()));
     }
-    Ok(Job { root: root.to_owned(), app_dir, environment, deadline: call.deadline })
+    Ok(Job {
+        root: root.to_owned(),
+        app_dir,
+        environment,
+        deadline: call.deadline,
+        observer: call.observer.clone(),
+    })
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit.
@@ -465,36 +475,111 @@ fn cut(mut message: String) -> String {
     message
 }
 
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+/// Names requests: unlike each other, and unlike those of other processes.
+#[derive(Debug)]
+struct Requests {
+    process: u32,
+    number: AtomicU64,
 }
 
-/// A call that counts as running as long as this lives, and as cancelled when it was not answered by then.
+impl Default for Requests {
+    fn default() -> Self {
+        // Keyed by the operating system's random numbers.
+        let random = RandomState::new().hash_one(());
+        Self { process: (random >> 32) as u32, number: AtomicU64::new(1) }
+    }
+}
+
+impl Requests {
+    fn next(&self) -> String {
+        format!("{:08x}-{}", self.process, self.number.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A call that counts as running as long as this lives, and as cancelled when it was not answered by then. Leaves one
+/// log line.
 struct Running<'a> {
     service: &'a Inner,
     method: &'static str,
+    who: Who,
+    observer: Observer,
+    span: Span,
+    started: Instant,
     answered: bool,
 }
 
 impl<'a> Running<'a> {
-    fn new(service: &'a Inner, method: &'static str) -> Self {
+    fn new(service: &'a Inner, method: &'static str, request: &str, observer: Observer) -> Self {
         service.calls.send_modify(|calls| *calls += 1);
-        Self { service, method, answered: false }
+        let span = tracing::info_span!(
+            "call",
+            otel.name = method,
+            otel.kind = "server",
+            otel.status_code = Empty,
+            request,
+            method,
+            app = Empty,
+            project = Empty,
+            repository = Empty,
+            revision = Empty,
+            queue_ms = Empty,
+            receive_ms = Empty,
+            plan_ms = Empty,
+            open_ms = Empty,
+            resolve_ms = Empty,
+            helm_ms = Empty,
+            check_ms = Empty,
+        );
+        Self {
+            service,
+            method,
+            who: Who::default(),
+            observer,
+            span,
+            started: Instant::now(),
+            answered: false,
+        }
     }
 
-    fn answered(&mut self, result: &'static str) {
+    fn is_for(&mut self, metadata: &ManifestRequestMetadata) {
+        self.who = Who { app: app_name(metadata), ..who(&environment(metadata)) };
+        self.span.record("app", &self.who.app);
+        for (name, text) in [("project", &self.who.project), ("revision", &self.who.revision)] {
+            if let Some(text) = text {
+                self.span.record(name, text);
+            }
+        }
+        if let Some(repository) = &self.who.repository {
+            self.span.record("repository", without_credentials(repository));
+        }
+    }
+
+    fn answered(&mut self, outcome: Option<Result<(), Class>>) {
         self.answered = true;
-        self.service.metrics.answered(self.method, result);
+        self.service.meters.answered(self.method, outcome);
+        if self.method == GENERATE {
+            let project = self.who.project.as_deref();
+            self.service.meters.rendered(&self.who.app, project, self.observer.last(), outcome);
+        }
+        self.observer.record(&self.span);
+        if !matches!(outcome, Some(Ok(()))) {
+            self.span.record("otel.status_code", "ERROR");
+        }
     }
 
-    fn refuse(&mut self, app: &str, error: &CallError) -> Status {
-        self.answered(error.class().label());
+    fn milliseconds(&self) -> f64 {
+        milliseconds(self.started.elapsed())
+    }
+
+    fn refuse(&mut self, error: &CallError) -> Status {
+        self.answered(Some(Err(error.class())));
         let message = match error {
             CallError::Generate(_) => report(error),
-            _ if app.is_empty() => report(error),
-            _ => format!("app {app:?}: {}", report(error)),
+            _ if self.who.app.is_empty() => report(error),
+            _ => format!("app {:?}: {}", self.who.app, report(error)),
         };
-        tracing::warn!(class = error.class().label(), error = message, "refused");
+        let (class, milliseconds) = (error.class().label(), self.milliseconds());
+        tracing::warn!(parent: &self.span, class, error = message, milliseconds, "refused");
         Status::new(error.code(), cut(message))
     }
 }
@@ -502,8 +587,8 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.answered("cancelled");
-            tracing::info!(method = self.method, "the client went away");
+            self.answered(None);
+            tracing::info!(parent: &self.span, milliseconds = self.milliseconds(), "the client went away");
         }
         self.service.calls.send_modify(|calls| *calls -= 1);
     }

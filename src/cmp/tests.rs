@@ -30,6 +30,7 @@ use crate::cmp::proto::plugin::{AppStreamRequest, EnvEntry, File, ManifestReques
 use crate::cmp::server::{Options, Server, ServerError};
 use crate::cmp::service::{self, Generate, Job, Rendered};
 use crate::fault::{Class, Fault};
+use crate::observe::Meters;
 use crate::secret::Secret;
 
 type Client = ConfigManagementPluginServiceClient<Channel>;
@@ -84,7 +85,7 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let options = options(&folder, service);
         let mut registry = Registry::default();
-        let server = Server::bind(options, plugin, generate, &mut registry).unwrap();
+        let server = Server::bind(options, plugin, generate, Meters::register(&mut registry, false)).unwrap();
         let socket = server.path().to_owned();
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(server.serve(async move { drop(stopped.await) }));
@@ -467,7 +468,7 @@ async fn what_outlives_the_grace_period_is_told_why() {
     });
     let folder = tempfile::tempdir().unwrap();
     let options = Options { grace: Duration::ZERO, ..options(&folder, service::Options::default()) };
-    let server = Server::bind(options, Plugin::default(), endless, &mut Registry::default()).unwrap();
+    let server = Server::bind(options, Plugin::default(), endless, Meters::default()).unwrap();
     let socket = server.path().to_owned();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(server.serve(async move { drop(stopped.await) }));
@@ -495,7 +496,7 @@ async fn a_stale_socket_is_replaced_and_another_file_is_not() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let bind = || {
         let options = options(&folder, service::Options::default());
-        Server::bind(options, Plugin::default(), echo(), &mut Registry::default())
+        Server::bind(options, Plugin::default(), echo(), Meters::default())
     };
     let first = bind().unwrap();
     let second = bind().unwrap();

@@ -6,6 +6,7 @@ use crate::commands::{Failure, directory};
 use crate::config::Generate;
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
+use crate::observe::Observer;
 use crate::render::{Renderer, repository};
 use crate::secret::Secret;
 
@@ -24,7 +25,8 @@ pub(super) async fn run(
         None => repository::root_of(&app_dir, environment.get("ARGOCD_APP_SOURCE_PATH").map(Path::new))
             .unwrap_or_else(|| app_dir.clone()),
     };
-    let rendered = renderer.render_app(environment, &root, &app_dir, renderer.deadline()).await?;
+    let deadline = renderer.deadline();
+    let rendered = renderer.render_app(environment, &root, &app_dir, deadline, Observer::default()).await?;
     Ok(Secret::new(rendered.manifests.expose().as_bytes().to_vec()))
 }
 

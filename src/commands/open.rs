@@ -27,7 +27,7 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
     let format = args.input_type.as_deref().and_then(FileFormat::named);
     let format = format.or_else(|| FileFormat::of_name(&name)).or_else(|| FileFormat::of_file(&name, text));
     let format = format.unwrap_or(FileFormat::Document(Format::Yaml));
-    let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?);
+    let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?.of_file(&name));
     let opened = sops::file::open(text, format, keyring, &scope, renderer.opener.sops).await;
     let opened = opened.map_err(|error| {
         let failure = Failure::of(format!("decrypt {name}"), &error);
@@ -84,5 +84,6 @@ fn scope(file: &Path, renderer: &Renderer) -> Result<Scope, Failure> {
         repository: Some(repository::root_of(&here, None).unwrap_or_else(|| here.clone())),
         directory: Some(here),
         deadline: Some(renderer.deadline()),
+        ..Scope::default()
     })
 }

@@ -24,6 +24,7 @@ use crate::commands::Failure;
 use crate::config::{Serve, Socket};
 use crate::fault::{Class, Fault};
 use crate::http::{self, Latch};
+use crate::observe::Meters;
 use crate::render::Renderer;
 use crate::secret::Secret;
 use crate::signals::Termination;
@@ -57,8 +58,10 @@ pub(super) async fn run(
     renderer: Renderer,
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
-    let latch = Latch::new(&["helm", "socket"]);
+    let latch = Latch::new(&["keys", "helm", "socket"]);
+    latch.open("keys");
     let mut registry = Registry::default();
+    let meters = Meters::register(&mut registry, args.metrics_by_app);
     let helm = renderer.helm.clone();
     let version =
         helm.version(renderer.deadline()).await.map_err(|error| Failure::of("start helm", &error))?;
@@ -67,7 +70,7 @@ pub(super) async fn run(
     let unheard = |source| ListenError { address: args.http, source };
     let listener = TcpListener::bind(args.http).await.map_err(unheard)?;
     let http = listener.local_addr().map_err(unheard)?;
-    let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), &mut registry)?;
+    let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), meters)?;
     latch.open("socket");
     tracing::info!(socket = %server.path().display(), %http, helm = version, "serving");
     let (done, over) = watch::channel(false);
@@ -129,7 +132,9 @@ fn slots_for(cores: usize, memory: Option<u64>) -> usize {
 impl Generate for Renderer {
     fn generate<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Rendered, Box<dyn Fault>>> {
         Box::pin(async move {
-            let rendered = self.render_app(&job.environment, &job.root, &job.app_dir, job.deadline).await;
+            let rendered = self
+                .render_app(&job.environment, &job.root, &job.app_dir, job.deadline, job.observer.clone())
+                .await;
             let rendered = rendered.map_err(|error| Box::new(error) as Box<dyn Fault>)?;
             // An empty result that is not allowed is an error of the render itself.
             Ok(Rendered { manifests: rendered.manifests, empty_allowed: true })

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::commands::{Failure, directory, input};
 use crate::config::{Template, application};
 use crate::document;
+use crate::observe::Observer;
 use crate::policy::Who;
 use crate::redact::Redactor;
 use crate::render::plan::{Base, Plan, PlanError, ValueFile, ValueSource};
@@ -40,6 +41,7 @@ async fn rendered(args: &Template, renderer: &Renderer) -> Result<Vec<Rendered>,
         repository: Some(root(args, &chart)?),
         directory: Some(chart),
         deadline: Some(renderer.deadline()),
+        ..Scope::default()
     };
     let rendered = renderer.render(&plan(args, name)?, &scope).await?;
     Ok(vec![rendered])
@@ -66,7 +68,11 @@ async fn application(args: &Template, file: &Path, renderer: &Renderer) -> Resul
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .chain(cluster.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))))
             .collect();
-        rendered.push(renderer.render_app(&environment, &root, &app_dir, renderer.deadline()).await?);
+        rendered.push(
+            renderer
+                .render_app(&environment, &root, &app_dir, renderer.deadline(), Observer::default())
+                .await?,
+        );
     }
     Ok(rendered)
 }

@@ -135,6 +135,9 @@ pub struct Serve {
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "STRONGROOM_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8087")]
     pub http: SocketAddr,
+    /// Count renders by the names of apps and projects too.
+    #[arg(long, env = "STRONGROOM_METRICS_BY_APP")]
+    pub metrics_by_app: bool,
     /// How many applications are rendered at once; by default as many as there are cores and memory for.
     #[arg(long, env = "STRONGROOM_RENDERS", value_name = "NUMBER")]
     pub renders: Option<NonZeroUsize>,

@@ -11,12 +11,14 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use futures::future;
 
 use crate::document::value::{PickError, Value, ValueError};
 use crate::document::{ParseError, text_of};
 use crate::fault::{Class, Fault};
+use crate::observe::audit::Access;
 use crate::policy::{Authorise, Denied, What};
 use crate::refs::ambient::Ambient;
 use crate::refs::grammar::{Expression, GrammarError, Missing, Part, Reference, Target};
@@ -27,6 +29,9 @@ use crate::secret::Secret;
 
 /// Connections are named by references, so the number of those kept is bounded.
 const SOURCES_KEPT: usize = 256;
+
+/// The scheme whose path is the value itself.
+const VALUE_IN_PATH: &str = "echo";
 
 /// See [`Resolver::limit`].
 const MAX_TOTAL: usize = 128 << 20;
@@ -161,8 +166,11 @@ impl Resolver {
             let wanted = known.wanted(plans.iter().filter_map(|(_, plan)| plan.as_ref().ok()));
             known.documents.extend(self.fetch(scope, wanted).await);
             for (reference, plan) in plans {
+                let told =
+                    plan.as_ref().map_or_else(|_| reference.to_string(), |plan| plan.audited(reference));
                 let outcome =
                     plan.and_then(|plan| known.pick(&plan).map_err(|cause| vec![cause.of(reference)]));
+                audit(scope, reference, &told, &outcome);
                 known.values.insert(reference, outcome);
             }
         }
@@ -199,10 +207,16 @@ impl Resolver {
     ) -> impl Iterator<Item = (Request, Fetched)> {
         let sources = wanted.into_iter().map(|(connection, wanted)| async move {
             let locators: Vec<_> = wanted.locators.into_iter().collect();
+            let started = Instant::now();
             let answers = match self.source(&connection, wanted.scheme) {
                 Ok(source) => in_time(scope, source.fetch(scope, &locators), locators.len()).await,
                 Err(error) => vec![Err(RefCause::from(error)); locators.len()],
             };
+            let meters = &scope.observer.meters;
+            meters.fetch_took(wanted.scheme.name, started.elapsed());
+            for answer in &answers {
+                meters.fetched(wanted.scheme.name, answer.as_ref().map(drop).map_err(Fault::class));
+            }
             let requests =
                 locators.into_iter().map(|locator| Request { connection: connection.clone(), locator });
             requests.zip(answers.into_iter().map(Fetched::new)).collect::<Vec<_>>()
@@ -228,6 +242,37 @@ impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resolver").field("ambient", &self.ambient).finish_non_exhaustive()
     }
+}
+
+/// What opened, what was denied, and what failed after it was allowed; not what is no reference to anything.
+fn audit(scope: &Scope, reference: &Reference, told: &str, outcome: &Result<Value, Vec<RefError>>) {
+    let outcome = match outcome.as_ref().map_err(|errors| errors.first()) {
+        Ok(_) => Ok(()),
+        Err(Some(error)) if is_access(&error.cause) && error.reference == reference.to_string() => {
+            Err(error.class())
+        }
+        Err(_) => return,
+    };
+    scope.audit(Access::Reference(told), outcome);
+}
+
+/// As it is written, without a value.
+fn spelled(reference: &Reference) -> String {
+    let spelled = reference.to_string();
+    match spelled.split_once("://") {
+        Some((scheme, _)) if scheme.strip_prefix("ref+") == Some(VALUE_IN_PATH) => format!("{scheme}://***"),
+        _ => spelled,
+    }
+}
+
+const fn is_access(cause: &RefCause) -> bool {
+    !matches!(
+        cause,
+        RefCause::Grammar(_)
+            | RefCause::Scheme(SchemeError::NotYet(_) | SchemeError::Unknown { .. })
+            | RefCause::Option { .. }
+            | RefCause::NotText(_)
+    )
 }
 
 async fn in_time<F>(scope: &Scope, fetch: F, number: usize) -> Vec<Result<Document, RefCause>>
@@ -307,6 +352,20 @@ struct Plan {
     scheme: &'static Scheme,
     request: Request,
     target: Target,
+}
+
+impl Plan {
+    /// What the audit trail calls it: what the policy saw, or what was written where that could hold a secret.
+    fn audited(&self, reference: &Reference) -> String {
+        let Request { connection: (scheme, connection), locator } = &self.request;
+        if scheme == &VALUE_IN_PATH || reference.nested().next().is_some() {
+            return spelled(reference);
+        }
+        let fragment = self.target.fragment.as_deref().unwrap_or_default();
+        let fragment: String = fragment.iter().map(|key| format!("/{key}")).collect();
+        let what = What::Reference { scheme, path: &locator.path, connection };
+        if fragment.is_empty() { what.to_string() } else { format!("{what}#{fragment}") }
+    }
 }
 
 /// What one source is to be asked for.

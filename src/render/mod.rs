@@ -23,7 +23,7 @@ use crate::chart::{self, Chart, ChartError, Contents};
 use crate::confine::{self, ConfineError};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
-use crate::policy::Who;
+use crate::observe::{Observer, Stage};
 use crate::redact::Redactor;
 use crate::render::check::{Allow, CheckError};
 use crate::render::helm::{Helm, HelmCall, HelmError};
@@ -129,20 +129,30 @@ impl Renderer {
     }
 
     /// Renders the app in `app_dir` of the repository at `root` (both absolute, without symlinks) as Argo CD asks in
-    /// `environment`.
+    /// `environment`, and tells `observer`.
     pub async fn render_app(
         &self,
         environment: &Environment,
         root: &Path,
         app_dir: &Path,
         deadline: Instant,
+        observer: Observer,
     ) -> Result<Rendered, AppError> {
         let who = plan::who(environment);
         let app = who.app.clone();
-        let scope = scope(who, root, app_dir, deadline);
+        let scope = Scope {
+            who,
+            repository: Some(root.to_owned()),
+            directory: Some(app_dir.to_owned()),
+            deadline: Some(deadline),
+            observer,
+            ..Scope::default()
+        };
         let render = async {
-            let settings = settings(root, app_dir)?;
-            let plan = Plan::from_argocd(environment, settings.as_deref())?;
+            let plan = scope.observer.step(Stage::Plan, || {
+                let settings = settings(root, app_dir)?;
+                Ok::<_, RenderError>(Plan::from_argocd(environment, settings.as_deref())?)
+            })?;
             self.render(&plan, &scope).await
         };
         render.await.map_err(|source| AppError { app, source })
@@ -150,33 +160,33 @@ impl Renderer {
 
     /// Renders a plan inside of `scope`, which names a repository and a directory.
     pub async fn render(&self, plan: &Plan, scope: &Scope) -> Result<Rendered, RenderError> {
-        let started = Instant::now();
         let (root, directory) = bounds(scope);
-        let rendered = match chart::classify(root, directory)? {
-            Contents::Chart(chart) => {
+        let contents = scope.observer.step(Stage::Plan, || {
+            let contents = chart::classify(root, directory)?;
+            if let Contents::Chart(chart) = &contents {
                 chart.confine(root)?;
-                self.render_chart(plan, &chart, scope).await?
             }
+            Ok::<_, RenderError>(contents)
+        })?;
+        let rendered = match contents {
+            Contents::Chart(chart) => self.render_chart(plan, &chart, scope).await?,
             Contents::Manifests(_) if plan.has_values() => {
                 return Err(RenderError::ValuesWithoutChart);
             }
             Contents::Manifests(files) => self.render_manifests(&files, scope).await?,
         };
         let allow = Allow { empty: plan.allow_empty, unresolved: plan.allow_unresolved };
-        check::check(rendered.manifests.expose(), allow)
-            .map_err(|error| error.redacted(&Redactor::new(&rendered.opened)))?;
-        tracing::info!(app = scope.who.app, milliseconds = started.elapsed().as_millis(), "rendered");
+        let checked = scope.observer.step(Stage::Check, || check::check(rendered.manifests.expose(), allow));
+        checked.map_err(|error| error.redacted(&Redactor::new(&rendered.opened)))?;
         Ok(rendered)
     }
 
     async fn render_chart(&self, plan: &Plan, chart: &Chart, scope: &Scope) -> Result<Rendered, RenderError> {
-        let mut documents = self.opener.open(&plan.values, scope).await?;
-        documents.iter().try_for_each(Values::require_mapping)?;
+        let observer = &scope.observer;
+        let (mut documents, mut sets) = observer.stage(Stage::Open, self.open(plan, scope)).await?;
         let defaults = self.opener.open_defaults(scope);
-        let mut flags = plan.sets.clone();
-        flags.file.extend(self.opener.open_contents(&plan.set_files, scope).await?);
-        let mut sets = Sets::parse(&flags)?;
-        let mut opened = self.opener.resolve(defaults, &mut documents, &mut sets, scope).await?;
+        let resolving = self.opener.resolve(defaults, &mut documents, &mut sets, scope);
+        let mut opened = observer.stage(Stage::Resolve, resolving).await?;
         opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));
         let call = HelmCall {
             chart: chart.directory.clone(),
@@ -195,8 +205,17 @@ impl Renderer {
             deadline: scope.deadline.unwrap_or_else(|| self.deadline()),
             redactor: Redactor::new(&opened),
         };
-        let manifests = self.helm.template(&call).await?;
+        let manifests = observer.stage(Stage::Helm, self.helm.template(&call)).await?;
         Ok(Rendered { manifests, opened })
+    }
+
+    /// The value documents and single values of a plan, opened, their references not yet resolved.
+    async fn open(&self, plan: &Plan, scope: &Scope) -> Result<(Vec<Values>, Sets), RenderError> {
+        let documents = self.opener.open(&plan.values, scope).await?;
+        documents.iter().try_for_each(Values::require_mapping)?;
+        let mut flags = plan.sets.clone();
+        flags.file.extend(self.opener.open_contents(&plan.set_files, scope).await?);
+        Ok((documents, Sets::parse(&flags)?))
     }
 
     /// Manifests as they are, opened and resolved, in one stream.
@@ -217,8 +236,10 @@ impl Renderer {
             })
         };
         let sources: Vec<_> = files.iter().map(source).collect();
-        let mut documents = self.opener.open(&sources, scope).await?;
-        let mut opened = self.opener.resolve_each(&mut documents, scope).await?;
+        let observer = &scope.observer;
+        let mut documents = observer.stage(Stage::Open, self.opener.open(&sources, scope)).await?;
+        let resolving = self.opener.resolve_each(&mut documents, scope);
+        let mut opened = observer.stage(Stage::Resolve, resolving).await?;
         let mut manifests = Secret::<String>::default();
         for document in &mut documents {
             opened.append(&mut document.opened);
@@ -244,15 +265,6 @@ fn append(manifests: &mut Secret<String>, document: &Values) {
 fn bounds(scope: &Scope) -> (&Path, &Path) {
     let nowhere = Path::new("/nonexistent");
     (scope.repository.as_deref().unwrap_or(nowhere), scope.directory.as_deref().unwrap_or(nowhere))
-}
-
-fn scope(who: Who, root: &Path, app_dir: &Path, deadline: Instant) -> Scope {
-    Scope {
-        who,
-        repository: Some(root.to_owned()),
-        directory: Some(app_dir.to_owned()),
-        deadline: Some(deadline),
-    }
 }
 
 /// The text of the app's settings file, where there is one.

@@ -112,7 +112,7 @@ impl Opener {
         let stream = document::parse(text, format).map_err(parse)?;
         let (text, stream, opened) = if sops::is_encrypted(&stream) {
             let sealed = SealedFile::of(text, stream).map_err(|fault| error(fault.into()))?;
-            let opened = sealed.open_with(&self.keyring, scope, self.sops).await;
+            let opened = sealed.open_with(&self.keyring, &scope.of_file(name), self.sops).await;
             let opened = opened.map_err(|fault| error(fault.into()))?;
             let stream = document::parse(opened.text.expose(), format).map_err(parse)?;
             (opened.text, stream, opened.leaves)
@@ -142,7 +142,8 @@ impl Opener {
         let bytes = self.read(file, scope)?.unwrap_or_default();
         let Ok(text) = document::text_of(bytes.expose()) else { return Ok(bytes) };
         let Some(format) = FileFormat::of_file(&file.path, text) else { return Ok(bytes) };
-        let opened = sops::file::open(text, format, &self.keyring, scope, self.sops).await;
+        let scope = scope.of_file(&file.spelled);
+        let opened = sops::file::open(text, format, &self.keyring, &scope, self.sops).await;
         Ok(opened.map_err(|fault| ValuesError::of(&file.spelled, fault.into()))?.content)
     }
 

@@ -87,7 +87,8 @@ impl SopsFiles {
         let encoded = is_encoded(at)?;
         let sealed = read(scope, at)?;
         let text = text_of(sealed.expose()).map_err(|error| FetchError::of(&error))?;
-        let opened = open(text, format, &self.keyring, scope, self.options).await;
+        let scope = if is_inline(&at.params)? { scope.clone() } else { scope.of_file(&at.path) };
+        let opened = open(text, format, &self.keyring, &scope, self.options).await;
         let opened = opened.map_err(|error| FetchError::of(&error))?;
         let data = opened.data.filter(|_| at.fragment).map(|data| data.to_flow());
         let bytes = data.as_ref().map_or(opened.content.expose().as_slice(), |data| data.expose().as_bytes());

@@ -25,6 +25,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use crate::fault::{Class, Fault};
+use crate::observe::Meters;
+use crate::observe::audit::Access;
 use crate::policy::{Authorise, Denied, What, Who};
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -168,6 +170,11 @@ impl SealedKey {
     }
 }
 
+/// Only the key that opened a file is told, or all that did not.
+fn audit(scope: &Scope, key: &SealedKey, outcome: Result<(), Class>) {
+    scope.audit(Access::Key { file: scope.file.as_deref(), kind: key.kind(), id: &key.id() }, outcome);
+}
+
 /// SHA-256 in the place of a 64-bit hash, because its value stands for the whole sealed key.
 struct KeyDigest(Sha256);
 
@@ -307,9 +314,13 @@ impl Keyring {
             group.iter().enumerate().partition(|(_, key)| key.is_local());
         local.sort_by_key(|(_, key)| key.kind());
         let failed = |n: usize, key: &SealedKey, error| Tried { at: (at, n), key: name(key), error };
+        let opened = |key: &SealedKey, part| {
+            audit(scope, key, Ok(()));
+            Ok(part)
+        };
         for (n, key) in local {
             match self.open(scope, key, length).await {
-                Ok(part) => return Ok(part),
+                Ok(part) => return opened(key, part),
                 Err(error) => tried.push(failed(n, key, error)),
             }
         }
@@ -317,9 +328,12 @@ impl Keyring {
             remote.into_iter().map(async |(n, key)| (n, key, self.open(scope, key, length).await)).collect();
         while let Some((n, key, outcome)) = asked.next().await {
             match outcome {
-                Ok(part) => return Ok(part),
+                Ok(part) => return opened(key, part),
                 Err(error) => tried.push(failed(n, key, error)),
             }
+        }
+        for Tried { at: (_, n), error, .. } in &tried {
+            audit(scope, &group[*n], Err(error.class));
         }
         Err(tried)
     }
@@ -328,7 +342,9 @@ impl Keyring {
     async fn open(&self, scope: &Scope, key: &SealedKey, length: usize) -> Result<DataKey, UnwrapError> {
         self.policy.authorise(&scope.who, What::Key { kind: key.kind(), id: &key.id() })?;
         let cell = self.cell(key);
-        let opened = cell.get_or_try_init(|| self.unwrap_once(key));
+        let meters = &scope.observer.meters;
+        meters.looked_up("data_key", cell.initialized());
+        let opened = cell.get_or_try_init(|| self.unwrap_once(key, meters));
         let data_key = within(scope.deadline, opened).await?;
         if data_key.expose().len() == length {
             return Ok(data_key.clone());
@@ -347,11 +363,12 @@ impl Keyring {
         Arc::clone(opened.entry(digest).or_default())
     }
 
-    async fn unwrap_once(&self, key: &SealedKey) -> Result<DataKey, UnwrapError> {
+    async fn unwrap_once(&self, key: &SealedKey, meters: &Meters) -> Result<DataKey, UnwrapError> {
         if let Some(error) = self.known_down(key) {
             return Err(error);
         }
         let outcome = self.ask_holders(key).await;
+        meters.decrypted(key.kind(), outcome.as_ref().map(drop).map_err(|error| error.class));
         match &outcome {
             Ok(_) => tracing::debug!(kind = key.kind(), key = name(key), "data key opened"),
             Err(error) => {
