@@ -37,7 +37,7 @@ build: ## Build the shipped program: optimised, one static file on Linux
 	echo "build: $(STRONGROOM_SHIPPED), $$(du -h $(STRONGROOM_SHIPPED) | cut -f1)" >&2
 
 .PHONY: image
-image: build ## Build the container image as an OCI archive
+image: build ## Build the container image as an OCI archive, with its bill of materials
 	@e2e/tools/get helm
 	image/build
 
