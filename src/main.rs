@@ -20,11 +20,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Secret<Vec<u8>>, Failure> {
-    strongroom::logs::start(&cli.operator, cli.command.usual_log_level())?;
     let environment = Environment::of_process();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
-    runtime.block_on(async { commands::run(cli, environment, signals::termination()).await })
+    let inside = runtime.enter();
+    let stop = signals::termination();
+    let logs = strongroom::logs::start(&cli, &environment)?;
+    drop(inside);
+    let output = runtime.block_on(commands::run(cli, environment, stop));
+    logs.end(output.is_ok());
+    output
 }
 
 /// The result goes out in one piece and only when it is whole.

@@ -31,6 +31,7 @@ use crate::confine::{self, ConfineError};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault, report};
 use crate::observe::audit::without_credentials;
+use crate::observe::traces::Parent;
 use crate::observe::{Meters, Observer, Stage, milliseconds};
 use crate::policy::Who;
 use crate::render::plan::who;
@@ -269,6 +270,7 @@ impl Inner {
         let request_id = self.requests.next();
         let observer = Observer::new(self.meters.clone(), request_id.as_str());
         let mut running = Running::new(self, method, &request_id, observer.clone());
+        running.joins(request.metadata());
         let deadline = running.started + self.time_for(request.metadata());
         let mut messages = request.into_inner();
         let reading = async { Ok(intake::metadata(&mut messages).await?) };
@@ -511,12 +513,14 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     fn new(service: &'a Inner, method: &'static str, request: &str, observer: Observer) -> Self {
         service.calls.send_modify(|calls| *calls += 1);
-        let span = tracing::info_span!(
+        // Of this level, so that the lines of every other one have it.
+        let span = tracing::error_span!(
             "call",
             otel.name = method,
             otel.kind = "server",
             otel.status_code = Empty,
             request,
+            trace = Empty,
             method,
             app = Empty,
             project = Empty,
@@ -538,6 +542,16 @@ impl<'a> Running<'a> {
             span,
             started: Instant::now(),
             answered: false,
+        }
+    }
+
+    /// Makes the call a part of its client's trace.
+    fn joins(&self, metadata: &MetadataMap) {
+        let header = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let parent = Parent { traceparent: header("traceparent"), tracestate: header("tracestate") };
+        parent.adopt(&self.span);
+        if let Some(trace) = parent.trace() {
+            self.span.record("trace", trace);
         }
     }
 

@@ -59,33 +59,43 @@ pub(super) async fn run(
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
     let latch = Latch::new(&["keys", "helm", "socket"]);
-    latch.open("keys");
     let mut registry = Registry::default();
     let meters = Meters::register(&mut registry, args.metrics_by_app);
-    let helm = renderer.helm.clone();
-    let version =
-        helm.version(renderer.deadline()).await.map_err(|error| Failure::of("start helm", &error))?;
-    latch.open("helm");
-    let plugin = plugin(&args.socket.plugin_config)?;
     let unheard = |source| ListenError { address: args.http, source };
     let listener = TcpListener::bind(args.http).await.map_err(unheard)?;
     let http = listener.local_addr().map_err(unheard)?;
-    let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), meters)?;
-    latch.open("socket");
-    tracing::info!(socket = %server.path().display(), %http, helm = version, "serving");
-    let (done, over) = watch::channel(false);
-    let mut over = over;
-    let pages = http::serve(listener, http::router(latch, Arc::new(registry)), async move {
+    let (done, mut over) = watch::channel(false);
+    let pages = http::serve(listener, http::router(latch.clone(), Arc::new(registry)), async move {
         let _ = over.wait_for(|over| *over).await;
     });
     let serving = async {
-        let served = server.serve(stop.map(|_| ())).await;
+        let served = serve(args, renderer, meters, &latch, http, stop).await;
         done.send_replace(true);
         served
     };
     let (served, _) = tokio::join!(serving, pages);
     served?;
     Ok(Secret::default())
+}
+
+/// Gets ready one condition after the other, and serves.
+async fn serve(
+    args: &Serve,
+    renderer: Renderer,
+    meters: Meters,
+    latch: &Latch,
+    http: SocketAddr,
+    stop: impl Future<Output = Termination> + Send,
+) -> Result<(), Failure> {
+    latch.open("keys");
+    let asked = renderer.helm.version(renderer.deadline()).await;
+    let version = asked.map_err(|error| Failure::of("start helm", &error))?;
+    latch.open("helm");
+    let plugin = plugin(&args.socket.plugin_config)?;
+    let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), meters)?;
+    latch.open("socket");
+    tracing::info!(socket = %server.path().display(), %http, helm = version, "serving");
+    Ok(server.serve(stop.map(|_| ())).await?)
 }
 
 /// Asks whether the server on the socket serves.

@@ -58,6 +58,20 @@ pub struct Operator {
     /// How log lines look.
     #[arg(long, global = true, env = "STRONGROOM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+    /// Where `serve` and `generate` tell who opened what: `stderr`, `off`, or a file that is appended to.
+    #[arg(long, global = true, env = "STRONGROOM_AUDIT", value_name = "WHERE", value_parser = audit_trail)]
+    pub audit: Option<AuditTrail>,
+}
+
+/// Where the audit trail goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AuditTrail {
+    /// To standard error.
+    Stderr,
+    /// Nowhere.
+    Off,
+    /// To the end of a file.
+    File(PathBuf),
 }
 
 /// How log lines look.
@@ -67,6 +81,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+fn audit_trail(text: &str) -> Result<AuditTrail, String> {
+    match text {
+        "stderr" => Ok(AuditTrail::Stderr),
+        "off" => Ok(AuditTrail::Off),
+        path if path.starts_with('/') => Ok(AuditTrail::File(path.into())),
+        _ => Err("must be stderr, off or an absolute path".to_owned()),
+    }
 }
 
 /// Permission bits in octal, that let the owner read and write.

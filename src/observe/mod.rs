@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod meters;
+pub mod traces;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
