@@ -190,7 +190,7 @@ fn the_patches_say_what_the_values_say() {
     for overlay in OVERLAYS {
         let (values, patches) = (rendered(&[overlay]), kustomized(overlay));
         assert_eq!(settings(&patches), settings(&values), "{overlay}");
-        for kind in ["Service", "ServiceMonitor", "NetworkPolicy"] {
+        for kind in ["Service", "ServiceMonitor", "PrometheusRule", "NetworkPolicy"] {
             assert_eq!(find(&patches, kind), find(&values, kind), "{overlay}");
         }
         if let Some(account) = find(&patches, "ServiceAccount") {
@@ -203,4 +203,54 @@ fn the_patches_say_what_the_values_say() {
     assert_eq!(sidecar(&patch)["command"], sidecar(&stock)["command"]);
     let mounts = items(&sidecar(&stock)["volumeMounts"]);
     assert!(items(&sidecar(&patch)["volumeMounts"]).iter().all(|mount| mounts.contains(mount)));
+}
+
+/// Every name of a series that the product has, as its pages, its dashboard and its alerts may spell it.
+fn series() -> BTreeSet<String> {
+    use strongroom::observe::{Meters, Stage};
+    let mut registry = prometheus_client::registry::Registry::default();
+    let meters = Meters::register(&mut registry, true);
+    meters.answered("", Some(Ok(())));
+    meters.rendered("", None, Stage::Open, None);
+    meters.took(Stage::Open, std::time::Duration::ZERO);
+    meters.received(1);
+    meters.looked_up("", true);
+    meters.holds("", 1);
+    meters.fetched("", Ok(()));
+    meters.fetch_took("", std::time::Duration::ZERO);
+    meters.decrypted("", Ok(()));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let names = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next());
+    names.flatten().map(str::to_owned).collect()
+}
+
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("strongroom_")).map(str::to_owned).collect()
+}
+
+fn histogram(name: &str) -> &str {
+    ["_bucket", "_count", "_sum"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
+}
+
+#[test]
+fn every_metric_is_documented_and_none_is_named_that_is_not_there() {
+    let series = series();
+    let documented = named(&fs::read_to_string(top().join("docs/operating.md")).unwrap());
+    assert_eq!(documented, series.iter().map(|name| histogram(name).to_owned()).collect());
+    let dashboard = fs::read_to_string(top().join("argocd-values/dashboards/strongroom.json")).unwrap();
+    let shown = named(&dashboard);
+    assert!(shown.len() > 8 && shown.is_subset(&series), "{:?}", shown.difference(&series));
+    let dashboard: Json = serde_json::from_str(&dashboard).unwrap();
+    assert!(items(&dashboard["panels"]).iter().all(|panel| !items(&panel["targets"]).is_empty()));
+    let objects = rendered(&["prometheus"]);
+    let page = fs::read_to_string(top().join("docs/operating.md")).unwrap();
+    let rules = items(&find(&objects, "PrometheusRule").unwrap()["spec"]["groups"][0]["rules"]);
+    assert!(!rules.is_empty());
+    for rule in rules {
+        let expression = named(rule["expr"].as_str().unwrap());
+        assert!(!expression.is_empty() && expression.is_subset(&series), "{rule}");
+        assert!(page.contains(&format!("| `{}` |", rule["alert"].as_str().unwrap())), "{rule}");
+    }
 }

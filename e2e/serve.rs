@@ -5,12 +5,17 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
 use support::MARKER;
+use support::collector::MockCollector;
 use support::grpc_go::grpc_go;
 use support::process::Run;
 use support::product::{generate, strongroom};
@@ -46,12 +51,18 @@ impl Pod {
 
     /// Starts the sidecar and waits until it is healthy.
     fn start(&self) -> Sidecar {
+        self.start_with(&[])
+    }
+
+    /// The same, with more in its environment.
+    fn start_with(&self, environment: &[(&str, &str)]) -> Sidecar {
         let log = File::create(self.path("log")).unwrap();
         let mut command = self
             .configured(strongroom())
             .env("ARGOCD_CMP_WORKDIR", self.path("work"))
             .env("STRONGROOM_HTTP", "127.0.0.1:0")
             .env("STRONGROOM_KEYS_DIR", top().join("examples/keys"))
+            .envs(environment.iter().copied())
             .arg("serve")
             .into_command();
         let sidecar = Sidecar(command.stderr(log).spawn().unwrap());
@@ -87,6 +98,22 @@ impl Pod {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
+    /// The audit trail, a JSON object a line.
+    fn audit(&self) -> Vec<Json> {
+        audit_of(&self.log())
+    }
+
+    /// A page of the HTTP side.
+    fn page(&self, path: &str) -> String {
+        let log = self.log();
+        let (_, address) = log.split_once(" http=").unwrap();
+        let mut connection = TcpStream::connect(address.split_whitespace().next().unwrap()).unwrap();
+        write!(connection, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     fn leftovers(&self) -> usize {
         fs::read_dir(self.path("work/_cmp_server")).unwrap().count()
     }
@@ -95,6 +122,13 @@ impl Pod {
 /// All three encrypted files of the example.
 const PARAMETERS: &str =
     r#"[{"name":"valueFiles","array":["secrets/database.yaml","secrets/mail.yaml","secrets/session.yaml"]}]"#;
+
+fn audit_of(log: &str) -> Vec<Json> {
+    log.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Three encrypted files, and the references of the chart's own values to a file and an echo.
+const OPENED: usize = 5;
 
 /// The process, gone with the test.
 struct Sidecar(Child);
@@ -173,4 +207,125 @@ fn after_a_kill_it_starts_again_over_what_was_left() {
     let _sidecar = pod.start();
     assert_eq!(pod.leftovers(), 0);
     assert!(pod.call(&[]).ok().contains("kind: Secret"));
+}
+
+#[test]
+fn what_happened_is_counted_logged_and_audited_without_a_secret() {
+    let pod = Pod::new();
+    let sidecar =
+        pod.start_with(&[("STRONGROOM_ALLOW_REFS", "echo,file"), ("STRONGROOM_METRICS_BY_APP", "true")]);
+    assert!(pod.page("/readyz").starts_with("HTTP/1.1 200 "));
+    pod.call(&[]).ok();
+    let denied = r#"ARGOCD_APP_PARAMETERS=[{"name":"parameters","map":{"a":"ref+vault://secret/db#/x"}}]"#;
+    assert!(pod.call(&[denied]).fails().starts_with("PermissionDenied: "));
+    let metrics = pod.page("/metrics");
+    for line in [
+        r#"strongroom_requests_total{method="GenerateManifest",result="ok"} 1"#,
+        r#"strongroom_renders_total{result="ok",stage="done"} 1"#,
+        r#"strongroom_renders_total{result="denied",stage="resolve"} 1"#,
+        r#"strongroom_app_renders_total{app="hello",project="default",result="ok"} 1"#,
+        r#"strongroom_stage_duration_seconds_count{stage="helm"} 1"#,
+        r#"strongroom_decryptions_total{key_type="age",result="ok"} 3"#,
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    sidecar.signal(rustix::process::Signal::TERM);
+    assert_eq!(sidecar.end().code(), Some(0));
+    let audit = pod.audit();
+    assert_eq!(audit.len(), OPENED + 3, "{audit:#?}");
+    for (line, file) in audit.iter().zip(["database", "mail", "session"]) {
+        assert_eq!(line["file"], format!("secrets/{file}.yaml"), "{line}");
+        assert_eq!((&line["result"], &line["key_type"]), (&"opened".into(), &"age".into()), "{line}");
+        assert!(line["key_id"].as_str().unwrap().starts_with("age1"), "{line}");
+    }
+    let last = audit.iter().find(|line| line["result"] == "denied").unwrap();
+    for (field, expected) in [
+        ("target", "strongroom::audit"),
+        ("app", "hello"),
+        ("project", "default"),
+        ("repository", "https://git.example/team/apps.git"),
+        ("revision", "0123456789abcdef0123456789abcdef01234567"),
+        ("reference", "ref+vault://secret/db"),
+        ("result", "denied"),
+        ("class", "denied"),
+    ] {
+        assert!(last[field].as_str().is_some_and(|text| text.starts_with(expected)), "{field}: {last}");
+    }
+    let log = pod.log();
+    let line = log.lines().find(|line| line.contains("answered")).unwrap();
+    for field in ["request=", "app=\"hello\"", "revision=", "queue_ms=", "open_ms=", "helm_ms=", "check_ms="]
+    {
+        assert!(line.contains(field), "{field}: {line}");
+    }
+    assert!(!log.contains(MARKER) && !metrics.contains(MARKER), "{log}");
+}
+
+#[test]
+fn generate_keeps_its_audit_trail_out_of_messages_of_failure() {
+    let pod = Pod::new();
+    let done = pod.generate().output();
+    assert!(done.status.success());
+    assert_eq!(audit_of(&done.stderr).len(), OPENED, "{}", done.stderr);
+    let broken = || pod.generate().env("ARGOCD_APP_PARAMETERS", PARAMETERS.replace("mail", "none"));
+    assert_eq!(audit_of(&broken().fails()).len(), 0);
+    let file = pod.path("audit");
+    broken().env("STRONGROOM_AUDIT", &file).fails();
+    let done = pod.generate().env("STRONGROOM_AUDIT", &file).output();
+    assert_eq!(done.stderr, "");
+    let trail = fs::read_to_string(file).unwrap();
+    assert!(audit_of(&trail).len() >= OPENED, "{trail}");
+    assert!(!trail.contains(MARKER), "{trail}");
+}
+
+#[test]
+fn helm_cannot_read_or_write_what_is_not_the_app_s() {
+    let pod = Pod::new();
+    let (secret, written) = (pod.path("secret"), pod.path("written"));
+    fs::write(&secret, "STRONGROOM-MARKER-file").unwrap();
+    let helm = pod.path("helm");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = version ] && echo v3.18.0 && exit\n\
+         read=$(cat '{}' || echo denied)\n(echo x >'{}') || wrote=denied\n(echo x >here) || here=denied\n\
+         printf 'apiVersion: v1\\nkind: A\\nread: %s\\nwrote: %s\\nhere: %s\\nchart: %s\\n' \
+         \"$read\" \"$wrote\" \"$here\" \"$(grep -c name Chart.yaml)\"\n",
+        secret.display(),
+        written.display()
+    );
+    fs::write(&helm, script).unwrap();
+    fs::set_permissions(&helm, fs::Permissions::from_mode(0o755)).unwrap();
+    let helm = helm.to_str().unwrap();
+    {
+        let _sidecar = pod.start_with(&[("STRONGROOM_HELM", helm)]);
+        let said = pod.call(&[]).ok();
+        assert!(said.contains("read: denied\nwrote: denied\nhere: denied\nchart: 1\n"), "{said}");
+        assert!(!written.exists());
+        assert!(pod.log().contains("confined=true"), "{}", pod.log());
+    }
+    let _sidecar = pod.start_with(&[("STRONGROOM_HELM", helm), ("STRONGROOM_UNCONFINED_HELM", "true")]);
+    assert!(pod.call(&[]).ok().contains("wrote: \n"));
+    assert!(pod.log().contains("confined=false"), "{}", pod.log());
+}
+
+#[test]
+fn a_mock_collector_gets_the_stages_of_a_render_inside_its_call() {
+    let pod = Pod::new();
+    let collector = MockCollector::start();
+    let sidecar = pod.start_with(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
+        ("OTEL_SERVICE_NAME", "strongroom-test"),
+    ]);
+    pod.call(&[]).ok();
+    // The last spans are sent at the end.
+    sidecar.signal(rustix::process::Signal::TERM);
+    assert_eq!(sidecar.end().code(), Some(0));
+    let spans = collector.spans();
+    let call = spans.iter().find(|span| span.name == "GenerateManifest").expect("a span of the call");
+    for stage in ["queue", "receive", "plan", "open", "resolve", "helm", "check"] {
+        let found = spans.iter().find(|span| span.name == stage).unwrap_or_else(|| panic!("no {stage}"));
+        assert_eq!(found.trace, call.trace, "{stage}");
+        assert_eq!(found.parent, call.id, "{stage}");
+    }
+    let sent = collector.sent();
+    assert!(sent.contains("strongroom-test") && sent.contains("hello"), "{sent}");
+    assert!(!sent.contains(MARKER), "{sent}");
 }

@@ -1,7 +1,7 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < confine < environment < policy < observe < scope < process < aws < web < vault < document < sops < refs < chart <
+//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < aws < web < vault < document < sops < refs < chart <
 //! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod aws;
@@ -21,6 +21,7 @@ pub mod process;
 pub mod redact;
 pub mod refs;
 pub mod render;
+pub mod sandbox;
 pub mod scope;
 pub mod secret;
 pub mod signals;

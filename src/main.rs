@@ -21,12 +21,16 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Secret<Vec<u8>>, Failure> {
     let environment = Environment::of_process();
+    let refused = commands::lock_down(&cli.command);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
     let inside = runtime.enter();
     let stop = signals::termination();
     let logs = strongroom::logs::start(&cli, &environment)?;
     drop(inside);
+    for error in refused {
+        tracing::warn!(%error, "the kernel does not let this process lock itself down");
+    }
     let output = runtime.block_on(commands::run(cli, environment, stop));
     logs.end(output.is_ok());
     output

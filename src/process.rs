@@ -18,10 +18,12 @@ use command_fds::CommandFdExt as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use zeroize::Zeroize as _;
 
 use crate::fault::{Class, Fault};
+use crate::sandbox::Reach;
 use crate::secret::Secret;
 
 /// How long a program may take to obey `SIGTERM` before it gets `SIGKILL`.
@@ -41,6 +43,8 @@ pub struct Program {
     pub stdin: Option<Secret<Vec<u8>>>,
     /// Files it inherits, under the paths that [`MemoryFile::path`] says.
     pub files: Vec<MemoryFile>,
+    /// What it may touch of the file system; `None` is all that this process may.
+    pub reach: Option<Reach>,
     /// When it is ended.
     pub deadline: Instant,
     /// More bytes than this on standard output are an error.
@@ -250,10 +254,17 @@ impl Group {
         if bare || !program.path.is_file() {
             return Err(ProcessError::NotFound { program: program.path.clone() });
         }
-        let leader = program
-            .command()
-            .spawn()
-            .map_err(|source| ProcessError::Start { program: program.path.clone(), source })?;
+        let mut command = program.command();
+        let runtime = Handle::current();
+        let leader = match program.reach.take() {
+            None => command.spawn(),
+            Some(reach) => reach.within(move || {
+                let _inside = runtime.enter();
+                command.spawn()
+            }),
+        };
+        let leader =
+            leader.map_err(|source| ProcessError::Start { program: program.path.clone(), source })?;
         let id = leader.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         Ok(Self { leader, id })
     }
@@ -415,6 +426,7 @@ mod tests {
             directory: std::env::temp_dir(),
             stdin: None,
             files: Vec::new(),
+            reach: None,
             deadline: Instant::now() + Duration::from_secs(20),
             stdout_limit: 1 << 20,
             stderr_limit: 1 << 10,
@@ -471,6 +483,40 @@ mod tests {
         let output = program.run().await.unwrap();
         assert!(stdout(&output).starts_with("/memfd:strongroom"), "{}", stdout(&output));
         assert_ne!(output.code, 0);
+    }
+
+    #[tokio::test]
+    async fn a_confined_program_reads_what_it_may_and_writes_nothing() {
+        assert!(crate::sandbox::is_enforced(), "this kernel has no Landlock");
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["mine", "other"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::write(folder.path().join(name).join("file"), name).unwrap();
+        }
+        let memory = MemoryFile::new(b"memory").unwrap();
+        let script = format!(
+            "cat mine/file {}; cat other/file; echo x > mine/file; echo x > new; mkdir made; rm mine/file; \
+             cat /proc/1/environ; echo x > /dev/null; true",
+            memory.path()
+        );
+        let run = |reach| Program {
+            directory: folder.path().to_owned(),
+            files: vec![MemoryFile { file: memory.file.try_clone().unwrap() }],
+            reach,
+            ..shell(&script)
+        };
+        let program = run(Some(Reach(vec![folder.path().join("mine")])));
+        let script_of = script.replace(&memory.path(), &program.files[0].path());
+        let output = Program { args: vec!["-c".into(), script_of.into()], ..program }.run().await.unwrap();
+        assert_eq!(stdout(&output), "minememory");
+        assert_eq!(output.stderr.expose().lines().count(), 6, "{}", output.stderr.expose());
+        let mut left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["mine", "other"]);
+        // Nobody else lost anything.
+        std::fs::write(folder.path().join("other/file"), "x").unwrap();
+        assert!(shell("cat /etc/passwd").run().await.unwrap().code == 0);
     }
 
     #[tokio::test]

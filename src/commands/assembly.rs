@@ -68,11 +68,12 @@ impl Fault for AssemblyError {
     }
 }
 
-/// Puts the renderer together. Opens nothing but the keys folder.
+/// Puts the renderer together, with a helm that is `confined` to the repository. Opens nothing but the keys folder.
 pub(super) fn renderer(
     operator: &Operator,
     trust: Trust,
     environment: &Environment,
+    confined: bool,
 ) -> Result<Renderer, AssemblyError> {
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
     let aws = Arc::new(Aws::new());
@@ -102,6 +103,7 @@ pub(super) fn renderer(
         helm: Arc::new(HelmCli {
             path: executable(&operator.helm, trust, environment)?,
             memory_limit: operator.helm_memory_limit.clone(),
+            confined,
         }),
         timeout: operator.timeout,
     })

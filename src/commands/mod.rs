@@ -86,12 +86,10 @@ pub async fn run(
     environment: Environment,
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
-    if matches!(cli.command, Command::Serve(_) | Command::Generate(_)) {
-        hide_memory();
-    }
     if let Command::Serve(args) = &cli.command {
-        return serve::run(args, assembly::renderer(&cli.operator, Trust::Application, &environment)?, stop)
-            .await;
+        let confined = !args.unconfined_helm;
+        let renderer = assembly::renderer(&cli.operator, Trust::Application, &environment, confined)?;
+        return serve::run(args, renderer, stop).await;
     }
     tokio::select! {
         output = once(cli, environment) => output,
@@ -99,20 +97,30 @@ pub async fn run(
     }
 }
 
-/// Other processes of the same user cannot read the memory of this one, and no core is dumped. Not done on a terminal,
-/// where it would also take `/dev/fd` away from an unprivileged person.
-fn hide_memory() {
+/// Gives up what `serve` and `generate` do not need, before any thread is there: other processes of the same user cannot
+/// read the memory of this one, no core is dumped, and no program that is started gains privileges. Not done on a
+/// terminal, where it would also take `/dev/fd` away from an unprivileged person.
+///
+/// What the kernel refused is returned.
+pub fn lock_down(command: &Command) -> Vec<io::Error> {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-    {
-        tracing::warn!(%error, "the kernel does not let this process hide its memory");
+    if matches!(command, Command::Serve(_) | Command::Generate(_)) {
+        use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+        let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+        let refused = [
+            set_dumpable_behavior(DumpableBehavior::NotDumpable),
+            setrlimit(Resource::Core, no_core),
+            rustix::thread::set_no_new_privs(true),
+        ];
+        return refused.into_iter().filter_map(|outcome| Some(outcome.err()?.into())).collect();
     }
+    Vec::new()
 }
 
 /// A command that ends by itself.
 async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Failure> {
     let operator = cli.operator;
-    let renderer = |trust| assembly::renderer(&operator, trust, &environment);
+    let renderer = |trust| assembly::renderer(&operator, trust, &environment, false);
     match cli.command {
         Command::Serve(_) => unreachable!("it does not end by itself"),
         Command::Health(args) => serve::health(&args).await,

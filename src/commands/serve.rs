@@ -26,6 +26,7 @@ use crate::fault::{Class, Fault};
 use crate::http::{self, Latch};
 use crate::observe::Meters;
 use crate::render::Renderer;
+use crate::sandbox;
 use crate::secret::Secret;
 use crate::signals::Termination;
 
@@ -94,7 +95,12 @@ async fn serve(
     let plugin = plugin(&args.socket.plugin_config)?;
     let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), meters)?;
     latch.open("socket");
-    tracing::info!(socket = %server.path().display(), %http, helm = version, "serving");
+    let enforced = sandbox::is_enforced();
+    if !enforced {
+        tracing::warn!("this kernel has no Landlock: helm may read and write what the container's user may");
+    }
+    let confined = enforced && !args.unconfined_helm;
+    tracing::info!(socket = %server.path().display(), %http, helm = version, confined, "serving");
     Ok(server.serve(stop.map(|_| ())).await?)
 }
 

@@ -138,6 +138,9 @@ pub struct Serve {
     /// Count renders by the names of apps and projects too.
     #[arg(long, env = "STRONGROOM_METRICS_BY_APP")]
     pub metrics_by_app: bool,
+    /// Let helm read and write all that the server may, as a helm that needs more than the system's programs must.
+    #[arg(long, env = "STRONGROOM_UNCONFINED_HELM")]
+    pub unconfined_helm: bool,
     /// How many applications are rendered at once; by default as many as there are cores and memory for.
     #[arg(long, env = "STRONGROOM_RENDERS", value_name = "NUMBER")]
     pub renders: Option<NonZeroUsize>,

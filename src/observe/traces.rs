@@ -135,6 +135,24 @@ mod tests {
     }
 
     #[test]
+    fn a_span_becomes_part_of_the_client_s_trace() {
+        use opentelemetry::trace::TraceContextExt as _;
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let traces = Traces(SdkTracerProvider::builder().build());
+        let subscriber = tracing_subscriber::registry().with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            let parent = Parent {
+                traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+                tracestate: None,
+            };
+            let span = tracing::error_span!("call");
+            parent.adopt(&span);
+            let trace = span.context().span().span_context().trace_id().to_string();
+            assert_eq!(trace, "4bf92f3577b34da6a3ce929d0e0e4736");
+        });
+    }
+
+    #[test]
     fn the_client_s_trace_is_named_only_when_it_is_one() {
         let of = |text| Parent { traceparent: Some(text), tracestate: None }.trace().map(str::to_owned);
         let name = "4bf92f3577b34da6a3ce929d0e0e4736";

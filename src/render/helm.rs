@@ -6,7 +6,7 @@
 //! to work; an older one is refused by a flag it does not know, which costs nothing.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
@@ -15,6 +15,7 @@ use crate::fault::{Class, Fault};
 use crate::process::{MemoryFile, MemoryFileError, Output, ProcessError, Program};
 use crate::redact::Redactor;
 use crate::render::set::{SetError, Sets};
+use crate::sandbox::Reach;
 use crate::secret::Secret;
 
 /// Manifests beyond this are an error.
@@ -61,6 +62,8 @@ pub struct Values {
 pub struct HelmCall {
     /// The chart; checked by [`crate::chart::Chart::confine`] before.
     pub chart: PathBuf,
+    /// What helm may read, where it is confined: the repository of the chart.
+    pub repository: PathBuf,
     /// Name of the release.
     pub release_name: String,
     /// Namespace of the release; `default` when there is none.
@@ -178,6 +181,9 @@ pub struct HelmCli {
     pub path: PathBuf,
     /// Soft bound on helm's heap, as `GOMEMLIMIT` takes it: `1GiB`.
     pub memory_limit: String,
+    /// Whether helm may read nothing but the chart's repository and the system's programs and libraries, and write
+    /// nothing, where the kernel enforces it.
+    pub confined: bool,
 }
 
 impl Helm for HelmCli {
@@ -193,7 +199,7 @@ impl Helm for HelmCli {
 impl HelmCli {
     async fn ask_version(&self, deadline: Instant) -> Result<String, HelmError> {
         let args = vec!["version".into(), "--short".into()];
-        let output = self.run(args, Vec::new(), PathBuf::from("/"), deadline).await?;
+        let output = self.run(args, Vec::new(), PathBuf::from("/"), None, deadline).await?;
         let text =
             String::from_utf8_lossy(output.stdout.expose()).trim().chars().take(64).collect::<String>();
         Ok(if text.is_empty() { "an unknown version".to_owned() } else { text })
@@ -201,7 +207,8 @@ impl HelmCli {
 
     async fn render(&self, call: &HelmCall) -> Result<Secret<String>, HelmError> {
         let Arguments { args, files, names } = arguments(call)?;
-        let output = self.run(args, files, call.chart.clone(), call.deadline).await?;
+        let repository = Some(&*call.repository);
+        let output = self.run(args, files, call.chart.clone(), repository, call.deadline).await?;
         if output.code != 0 {
             let message = message(&output, call, &names);
             return Err(self.explain(message, call.deadline).await);
@@ -217,6 +224,7 @@ impl HelmCli {
         args: Vec<OsString>,
         files: Vec<MemoryFile>,
         directory: PathBuf,
+        repository: Option<&Path>,
         deadline: Instant,
     ) -> Result<Output, HelmError> {
         let program = Program {
@@ -226,6 +234,7 @@ impl HelmCli {
             directory,
             stdin: None,
             files,
+            reach: self.reach(repository),
             deadline,
             stdout_limit: STDOUT_LIMIT,
             stderr_limit: STDERR_LIMIT,
@@ -234,6 +243,11 @@ impl HelmCli {
             ProcessError::NotFound { program: path } => HelmError::Missing { path },
             other => HelmError::Run(other),
         })
+    }
+
+    fn reach(&self, repository: Option<&Path>) -> Option<Reach> {
+        let reach = || repository.map(Path::to_owned).into_iter().chain([self.path.clone()]).collect();
+        self.confined.then(|| Reach(reach()))
     }
 
     fn environment(&self) -> Vec<(OsString, OsString)> {
@@ -388,6 +402,7 @@ mod tests {
             let directory = TempDir::new().unwrap();
             std::fs::write(directory.path().join("template"), script).unwrap();
             let call = HelmCall {
+                repository: PathBuf::from("/"),
                 chart: directory.path().to_owned(),
                 release_name: "hello".to_owned(),
                 namespace: Some("apps".to_owned()),
@@ -405,7 +420,7 @@ mod tests {
         }
 
         async fn run(&self) -> Result<String, String> {
-            let helm = HelmCli { path: "/bin/sh".into(), memory_limit: "1GiB".to_owned() };
+            let helm = HelmCli { path: "/bin/sh".into(), memory_limit: "1GiB".to_owned(), confined: false };
             let result = helm.template(&self.call).await;
             result.map(|text| text.expose().clone()).map_err(|error| report(&error))
         }
@@ -502,7 +517,8 @@ mod tests {
     #[tokio::test]
     async fn a_missing_silent_or_killed_helm_is_named() {
         let fake = Fake::new("kill -KILL $$");
-        let missing = HelmCli { path: "/nowhere/helm".into(), memory_limit: "1GiB".to_owned() };
+        let missing =
+            HelmCli { path: "/nowhere/helm".into(), memory_limit: "1GiB".to_owned(), confined: false };
         let error = missing.template(&fake.call).await.unwrap_err();
         assert_eq!(error.class(), Class::Internal);
         assert_eq!(

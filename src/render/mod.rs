@@ -190,6 +190,7 @@ impl Renderer {
         opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));
         let call = HelmCall {
             chart: chart.directory.clone(),
+            repository: bounds(scope).0.to_owned(),
             release_name: plan.release_name.clone(),
             namespace: plan.namespace.clone(),
             kube_version: plan.kube_version.clone(),

@@ -65,6 +65,7 @@ impl Gpg {
             directory: "/".into(),
             stdin: Some(Secret::new(enc.as_bytes().to_vec())),
             files: Vec::new(),
+            reach: None,
             deadline: Instant::now() + DEADLINE,
             stdout_limit: OUTPUT_LIMIT,
             stderr_limit: OUTPUT_LIMIT,
