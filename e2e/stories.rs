@@ -7,6 +7,7 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::time::Duration;
 
 use support::MARKER;
@@ -15,10 +16,10 @@ use support::helm::{HELMS, helm_template};
 use support::keys::{AgeKey, GpgHome, KeysFolder};
 use support::moto::{REGION, moto};
 use support::process::Run;
-use support::product::generate;
+use support::product::{generate, strongroom};
 use support::repository::Repository;
 use support::sops::{encrypt, encrypt_by, sops};
-use support::tools::tool;
+use support::tools::{tool, top};
 
 const CREDENTIALS: &str = "password: test\n";
 /// The chart of the stories, with `password: test`.
@@ -77,7 +78,7 @@ fn a_file_encrypted_by_aws_kms_with_an_encryption_context() {
 
     // KMS checks the context, so what was encrypted for one app does not open as another's.
     let file = repository.path().join("app/credentials.yaml");
-    let text = std::fs::read_to_string(&file).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("app: hello"), "{text}");
     repository.write("app/credentials.yaml", text.replace("app: hello", "app: other"));
     let message = story(&repository, "helm").envs(moto().environment()).fails();
@@ -92,7 +93,7 @@ fn sops_story(sealer: Run, keys: &[&str], with_keys: impl Fn(Run) -> Run) -> Rep
     let expected =
         HELMS.map(|helm| helm_template(helm, repository.path().join("app")).arg("-f").arg(&file).ok());
     encrypt_by(sealer, &file, keys);
-    assert!(std::fs::read_to_string(&file).unwrap().starts_with("password: ENC["), "sops encrypted nothing");
+    assert!(fs::read_to_string(&file).unwrap().starts_with("password: ENC["), "sops encrypted nothing");
     for (helm, expected) in HELMS.into_iter().zip(expected) {
         assert_eq!(expected, SECRET, "{helm}");
         assert_eq!(with_keys(story(&repository, helm)).ok(), expected, "{helm}");
@@ -312,4 +313,38 @@ fn at(store: &FakeSecretsManager, run: Run) -> Run {
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("AWS_REGION", REGION)
+}
+
+#[test]
+fn a_check_names_every_key_and_reference_and_shows_no_secret() {
+    let chart = top().join("examples/hello");
+    let check = |files: &[&str]| {
+        let run = strongroom()
+            .env("STRONGROOM_KEYS_DIR", top().join("examples/keys"))
+            .args(["check", "hello"])
+            .arg(&chart);
+        files.iter().fold(run, |run, file| run.arg("-f").arg(chart.join(file)))
+    };
+    let good = check(&["secrets/database.yaml", "secrets/mail.yaml"]).ok();
+    assert!(good.contains("opened   age  age1"), "{good}");
+    assert!(good.contains("database.yaml\n"), "{good}");
+    assert!(good.ends_with("hello: everything opens, and it renders\n"), "{good}");
+    assert!(!good.contains(MARKER), "{good}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.yaml");
+    fs::write(&broken, "a: ref+sops:///none.yaml#/a\nb: ref+nothing://b\n").unwrap();
+    let output = check(&["secrets/database.yaml"])
+        .arg("-f")
+        .arg(&broken)
+        .args(["-f", "/nonexistent.yaml", "-o", "json"])
+        .output();
+    assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
+    let found: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(found["ok"], false);
+    let problems = found["renders"][0]["problems"].to_string();
+    for expected in ["/nonexistent.yaml", "ref+sops:///none.yaml#/a", "ref+nothing://b"] {
+        assert!(problems.contains(expected), "{expected} is not in {problems}");
+    }
+    assert!(!output.stdout.contains(MARKER) && !output.stderr.contains(MARKER));
 }

@@ -46,6 +46,7 @@ fn print(output: &Secret<Vec<u8>>) -> ExitCode {
 }
 
 fn complain(failure: &Failure) -> ExitCode {
+    let _ = io::stdout().lock().write_all(failure.output.expose());
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(io::stderr(), "strongroom: {failure}");
     ExitCode::from(failure.code)

@@ -34,6 +34,7 @@ impl Scope {
 
     /// Leaves a line in the audit trail.
     pub fn audit(&self, access: Access<'_>, outcome: Result<(), Class>) {
+        self.observer.opened(access, outcome);
         audit::tell(&self.who, self.observer.request.as_deref(), access, outcome);
     }
 }

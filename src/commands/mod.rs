@@ -1,6 +1,7 @@
 //! What each command does, from the operator's choices to the bytes for stdout.
 
 mod assembly;
+mod check;
 mod docs;
 mod generate;
 mod open;
@@ -29,40 +30,46 @@ pub struct Failure {
     message: String,
     /// The process's exit code.
     pub code: u8,
+    /// What goes to stdout all the same.
+    pub output: Secret<Vec<u8>>,
 }
 
 impl Failure {
+    fn new(message: impl Into<String>, code: u8) -> Self {
+        Self { message: message.into(), code, output: Secret::default() }
+    }
+
     /// An error, with what was being done in front.
     fn of(doing: impl fmt::Display, error: &dyn Fault) -> Self {
-        Self { message: format!("failed to {doing}: {}", report(error)), code: exit_code(error.class()) }
+        Self::new(format!("failed to {doing}: {}", report(error)), exit_code(error.class()))
     }
 
     /// Several errors of one kind, with what was being done in front.
     fn all<E: Fault>(doing: &str, errors: &[E]) -> Self {
         let reports: Vec<_> = errors.iter().map(|error| report(error)).collect();
         let class = errors.first().map_or(Class::Internal, Fault::class);
-        Self { message: format!("failed to {doing} {}", reports.join("\n")), code: exit_code(class) }
+        Self::new(format!("failed to {doing} {}", reports.join("\n")), exit_code(class))
     }
 
     /// A defect of the installation.
     pub fn internal(error: impl std::error::Error) -> Self {
-        Self { message: error.to_string(), code: exit_code(Class::Internal) }
+        Self::new(error.to_string(), exit_code(Class::Internal))
     }
 
     /// What was typed is not what the command takes.
     fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 2 }
+        Self::new(message, 2)
     }
 
     /// A signal came first.
     pub fn stopped(signal: Termination) -> Self {
-        Self { message: format!("stopped by {signal}"), code: signal.exit_code() }
+        Self::new(format!("stopped by {signal}"), signal.exit_code())
     }
 }
 
 impl<E: Fault> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { message: format!("failed to {}", report(&error)), code: exit_code(error.class()) }
+        Self::new(format!("failed to {}", report(&error)), exit_code(error.class()))
     }
 }
 
@@ -126,6 +133,7 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
         Command::Health(args) => serve::health(&args).await,
         Command::Generate(args) => generate::run(&args, &renderer(Trust::Application)?, &environment).await,
         Command::Template(args) => template::run(&args, &renderer(Trust::Person)?).await,
+        Command::Check(args) => check::run(&args, &renderer(Trust::Person)?, &environment).await,
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
         Command::Resolve(args) => open::resolve(&args, &renderer(Trust::Person)?).await,
         Command::Get(args) => open::get(&args, &renderer(Trust::Person)?).await,

@@ -3,21 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use crate::commands::{Failure, directory, input};
-use crate::config::{Template, application};
+use crate::config::{Chart, Template, application};
 use crate::document;
 use crate::observe::Observer;
 use crate::policy::Who;
 use crate::redact::Redactor;
-use crate::render::plan::{Base, Plan, PlanError, ValueFile, ValueSource};
+use crate::render::plan::{self, Base, Plan, PlanError, ValueFile, ValueSource};
 use crate::render::set::Flags;
-use crate::render::{Rendered, Renderer, mask, repository};
+use crate::render::{AppError, Rendered, Renderer, mask, plan_app, repository};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
 /// Renders a chart by helm's flags, or an Application as the sidecar would.
 pub(super) async fn run(args: &Template, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
     let mut output = Secret::<Vec<u8>>::default();
-    for rendered in rendered(args, renderer).await? {
+    for job in jobs(&args.chart, renderer, &Observer::default())? {
+        let rendered = job.render(renderer).await?;
         let text = if args.reveal {
             rendered.manifests
         } else {
@@ -28,9 +29,31 @@ pub(super) async fn run(args: &Template, renderer: &Renderer) -> Result<Secret<V
     Ok(output)
 }
 
-async fn rendered(args: &Template, renderer: &Renderer) -> Result<Vec<Rendered>, Failure> {
+/// One render that a person asks for.
+pub(super) struct Job {
+    /// The Application, where it is of one.
+    app: Option<String>,
+    /// What to render.
+    pub(super) plan: Plan,
+    /// Within which bounds.
+    pub(super) scope: Scope,
+}
+
+impl Job {
+    /// Renders it.
+    pub(super) async fn render(&self, renderer: &Renderer) -> Result<Rendered, Failure> {
+        let rendered = renderer.render(&self.plan, &self.scope).await;
+        rendered.map_err(|source| match &self.app {
+            Some(app) => AppError::new(app, source).into(),
+            None => source.into(),
+        })
+    }
+}
+
+/// A chart is one, an Application one for each of its sources.
+pub(super) fn jobs(args: &Chart, renderer: &Renderer, observer: &Observer) -> Result<Vec<Job>, Failure> {
     if let Some(file) = &args.application {
-        return application(args, file, renderer).await;
+        return application(args, file, renderer, observer);
     }
     let (Some(name), Some(chart)) = (&args.name, &args.chart) else {
         unreachable!("clap requires NAME and CHART without --application");
@@ -41,13 +64,18 @@ async fn rendered(args: &Template, renderer: &Renderer) -> Result<Vec<Rendered>,
         repository: Some(root(args, &chart)?),
         directory: Some(chart),
         deadline: Some(renderer.deadline()),
+        observer: observer.clone(),
         ..Scope::default()
     };
-    let rendered = renderer.render(&plan(args, name)?, &scope).await?;
-    Ok(vec![rendered])
+    Ok(vec![Job { app: None, plan: plan(args, name)?, scope }])
 }
 
-async fn application(args: &Template, file: &Path, renderer: &Renderer) -> Result<Vec<Rendered>, Failure> {
+fn application(
+    args: &Chart,
+    file: &Path,
+    renderer: &Renderer,
+    observer: &Observer,
+) -> Result<Vec<Job>, Failure> {
     let bytes = input(file)?;
     let doing = || format!("read {}", file.display());
     let text = document::text_of(bytes.expose()).map_err(|error| Failure::of(doing(), &error))?;
@@ -58,7 +86,7 @@ async fn application(args: &Template, file: &Path, renderer: &Renderer) -> Resul
         let here = directory(Path::new("."))?;
         repository::root_of(&here, None).unwrap_or(here)
     };
-    let mut rendered = Vec::new();
+    let mut jobs = Vec::new();
     for source in sources {
         let app_dir = directory(&root.join(&source.path))?;
         let cluster = [("KUBE_VERSION", args.kube_version.clone()), ("KUBE_API_VERSIONS", versions(args))];
@@ -68,28 +96,27 @@ async fn application(args: &Template, file: &Path, renderer: &Renderer) -> Resul
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .chain(cluster.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))))
             .collect();
-        rendered.push(
-            renderer
-                .render_app(&environment, &root, &app_dir, renderer.deadline(), Observer::default())
-                .await?,
-        );
+        let app = plan::who(&environment).app;
+        let planned = plan_app(&environment, &root, &app_dir, renderer.deadline(), observer.clone());
+        let (plan, scope) = planned.map_err(|source| AppError::new(&app, source))?;
+        jobs.push(Job { app: Some(app), plan, scope });
     }
-    Ok(rendered)
+    Ok(jobs)
 }
 
-fn versions(args: &Template) -> Option<String> {
+fn versions(args: &Chart) -> Option<String> {
     (!args.api_versions.is_empty()).then(|| args.api_versions.join(","))
 }
 
 /// A person's own files may lie anywhere; what the chart itself reads stays in this directory.
-fn root(args: &Template, chart: &Path) -> Result<PathBuf, Failure> {
+fn root(args: &Chart, chart: &Path) -> Result<PathBuf, Failure> {
     match &args.repository {
         Some(root) => Ok(directory(root)?),
         None => Ok(repository::root_of(chart, None).unwrap_or_else(|| chart.to_owned())),
     }
 }
 
-fn plan(args: &Template, name: &str) -> Result<Plan, PlanError> {
+fn plan(args: &Chart, name: &str) -> Result<Plan, PlanError> {
     let file = |spelled: &String| ValueFile::parse(spelled, false, Base::Terminal);
     let values = args.values.iter().map(|spelled| file(spelled).map(ValueSource::File));
     let set_file = |flag: &String| {

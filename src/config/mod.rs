@@ -30,6 +30,11 @@ Examples:
   strongroom get 'ref+awssecrets://team/db#/password'
   strongroom resolve -f values.yaml";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  strongroom check shop ./charts/shop -f values.yaml -f secrets.yaml
+  strongroom check --application app.yaml -o json";
+
 /// Renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -56,6 +61,10 @@ pub enum Command {
     Health(Socket),
     /// Render a chart, or an Argo CD Application, from a terminal. Secrets are masked.
     Template(Box<Template>),
+    /// Say which keys and references a chart or an Application needs, and whether all can be opened here.
+    ///
+    /// Opens everything, renders, and prints no secret. Ends with 1 where anything fails.
+    Check(Box<Check>),
     /// Print what a SOPS file opens to.
     Decrypt(Decrypt),
     /// Print YAML or JSON with its references resolved.
@@ -182,10 +191,9 @@ pub struct Socket {
     pub plugin_config: PathBuf,
 }
 
-/// Arguments of `template`: helm's own, and a few.
+/// Which chart or Application, in helm's own flags and a few.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-pub struct Template {
+pub struct Chart {
     /// Name of the release.
     #[arg(required_unless_present = "application")]
     pub name: Option<String>,
@@ -234,9 +242,38 @@ pub struct Template {
     /// The repository's root, which nothing of the chart may leave; the nearest directory with .git by default.
     #[arg(long, value_name = "DIR")]
     pub repository: Option<PathBuf>,
+}
+
+/// Arguments of `template`.
+#[derive(Args, Debug)]
+pub struct Template {
+    /// What to render.
+    #[command(flatten)]
+    pub chart: Chart,
     /// Print secrets instead of `<masked>`.
     #[arg(long)]
     pub reveal: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct Check {
+    /// What to check.
+    #[command(flatten)]
+    pub chart: Chart,
+    /// How the findings are printed.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    /// Lines for people.
+    Text,
+    /// One JSON document.
+    Json,
 }
 
 /// Arguments of `decrypt`.
@@ -288,10 +325,10 @@ mod tests {
                     -n prod -a v1,apps/v1 --kube-version 1.36.0 --include-crds";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Template(template) = cli.command else { panic!("not template") };
-        assert_eq!(template.values, ["a.yaml", "b.yaml", "c.yaml"]);
-        assert_eq!(template.set, ["a=1,b=2"]);
-        assert_eq!(template.api_versions, ["v1", "apps/v1"]);
-        assert_eq!(template.namespace.as_deref(), Some("prod"));
+        assert_eq!(template.chart.values, ["a.yaml", "b.yaml", "c.yaml"]);
+        assert_eq!(template.chart.set, ["a=1,b=2"]);
+        assert_eq!(template.chart.api_versions, ["v1", "apps/v1"]);
+        assert_eq!(template.chart.namespace.as_deref(), Some("prod"));
     }
 
     #[test]

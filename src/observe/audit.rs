@@ -25,17 +25,52 @@ pub enum Access<'a> {
     },
 }
 
-/// Tells that `who` opened something, or why not.
-pub fn tell(who: &Who, request: Option<&str>, access: Access<'_>, outcome: Result<(), Class>) {
-    let (result, class) = match outcome {
+/// One access, as it stays after the render.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub struct Entry {
+    /// The reference, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The file that a key was to open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Kind of the master key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<String>,
+    /// Recipient, fingerprint or ARN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// `opened`, `denied` or `failed`.
+    pub result: &'static str,
+}
+
+impl Entry {
+    /// What is known of an access.
+    pub fn of(access: Access<'_>, outcome: Result<(), Class>) -> Self {
+        let (result, _) = told(outcome);
+        let (reference, file, key_type, key_id) = match access {
+            Access::Reference(reference) => (Some(reference), None, None, None),
+            Access::Key { file, kind, id } => (None, file, Some(kind), Some(id)),
+        };
+        let [reference, file, key_type, key_id] =
+            [reference, file, key_type, key_id].map(|text| text.map(str::to_owned));
+        Self { reference, file, key_type, key_id, result }
+    }
+}
+
+fn told(outcome: Result<(), Class>) -> (&'static str, Option<&'static str>) {
+    match outcome {
         Ok(()) => ("opened", None),
         Err(Class::Denied) => ("denied", Some(Class::Denied.label())),
         Err(class) => ("failed", Some(class.label())),
-    };
-    let (reference, file, key_type, key_id) = match access {
-        Access::Reference(reference) => (Some(reference), None, None, None),
-        Access::Key { file, kind, id } => (None, file, Some(kind), Some(id)),
-    };
+    }
+}
+
+/// Tells that `who` opened something, or why not.
+pub fn tell(who: &Who, request: Option<&str>, access: Access<'_>, outcome: Result<(), Class>) {
+    let (result, class) = told(outcome);
+    let Entry { reference, file, key_type, key_id, .. } = Entry::of(access, outcome);
     let repository = who.repository.as_deref().map(without_credentials);
     tracing::info!(
         target: TARGET,

@@ -7,10 +7,12 @@ pub mod audit;
 pub mod meters;
 pub mod traces;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{Instrument, Span};
+
+use crate::fault::Class;
 
 pub use meters::Meters;
 
@@ -64,6 +66,7 @@ pub struct Observer {
     /// What log lines call the request, where there is one.
     pub request: Option<Arc<str>>,
     timings: Arc<Mutex<Timings>>,
+    trail: Option<Arc<Mutex<Vec<audit::Entry>>>>,
 }
 
 /// How long each stage took, and which one came last.
@@ -76,7 +79,25 @@ struct Timings {
 impl Observer {
     /// Follows a request that counts in `meters`.
     pub fn new(meters: Meters, request: impl Into<Arc<str>>) -> Self {
-        Self { meters, request: Some(request.into()), timings: Arc::default() }
+        Self { meters, request: Some(request.into()), ..Self::default() }
+    }
+
+    /// Keeps what is opened, for [`Self::trail`].
+    pub fn keeping_trail() -> Self {
+        Self { trail: Some(Arc::default()), ..Self::default() }
+    }
+
+    /// What was opened or not so far, where that is kept.
+    pub fn trail(&self) -> Vec<audit::Entry> {
+        let trail = self.trail.as_ref();
+        trail.map(|trail| std::mem::take(&mut *lock(trail))).unwrap_or_default()
+    }
+
+    /// Notes what was opened, or why not.
+    pub fn opened(&self, access: audit::Access<'_>, outcome: Result<(), Class>) {
+        if let Some(trail) = &self.trail {
+            lock(trail).push(audit::Entry::of(access, outcome));
+        }
     }
 
     /// Awaits a stage in a span of its own, and takes its time, also when it is given up.
@@ -113,8 +134,12 @@ impl Observer {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Timings) -> T) -> T {
-        change(&mut self.timings.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.timings))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// With one decimal.

@@ -65,6 +65,13 @@ pub struct AppError {
     source: RenderError,
 }
 
+impl AppError {
+    /// `source` happened to `app`.
+    pub fn new(app: impl Into<String>, source: RenderError) -> Self {
+        Self { app: app.into(), source }
+    }
+}
+
 impl Fault for AppError {
     fn class(&self) -> Class {
         self.source.class()
@@ -138,24 +145,12 @@ impl Renderer {
         deadline: Instant,
         observer: Observer,
     ) -> Result<Rendered, AppError> {
-        let who = plan::who(environment);
-        let app = who.app.clone();
-        let scope = Scope {
-            who,
-            repository: Some(root.to_owned()),
-            directory: Some(app_dir.to_owned()),
-            deadline: Some(deadline),
-            observer,
-            ..Scope::default()
-        };
+        let app = plan::who(environment).app;
         let render = async {
-            let plan = scope.observer.step(Stage::Plan, || {
-                let settings = settings(root, app_dir)?;
-                Ok::<_, RenderError>(Plan::from_argocd(environment, settings.as_deref())?)
-            })?;
+            let (plan, scope) = plan_app(environment, root, app_dir, deadline, observer)?;
             self.render(&plan, &scope).await
         };
-        render.await.map_err(|source| AppError { app, source })
+        render.await.map_err(|source| AppError::new(app, source))
     }
 
     /// Renders a plan inside of `scope`, which names a repository and a directory.
@@ -248,6 +243,29 @@ impl Renderer {
         }
         Ok(Rendered { manifests, opened })
     }
+}
+
+/// What Argo CD asks for the app in `app_dir` of the repository at `root`, and the bounds of its render.
+pub fn plan_app(
+    environment: &Environment,
+    root: &Path,
+    app_dir: &Path,
+    deadline: Instant,
+    observer: Observer,
+) -> Result<(Plan, Scope), RenderError> {
+    let scope = Scope {
+        who: plan::who(environment),
+        repository: Some(root.to_owned()),
+        directory: Some(app_dir.to_owned()),
+        deadline: Some(deadline),
+        observer,
+        ..Scope::default()
+    };
+    let plan = scope.observer.step(Stage::Plan, || {
+        let settings = settings(root, app_dir)?;
+        Ok::<_, RenderError>(Plan::from_argocd(environment, settings.as_deref())?)
+    })?;
+    Ok((plan, scope))
 }
 
 fn append(manifests: &mut Secret<String>, document: &Values) {

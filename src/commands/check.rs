@@ -1,0 +1,179 @@
+//! `strongroom check`: which keys and references a chart or an Application needs, and whether all can be opened here.
+//!
+//! Everything is opened and rendered as for `template`. What is printed are names and results, never a value.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+
+use serde::Serialize;
+
+use crate::commands::Failure;
+use crate::commands::template::{Job, jobs};
+use crate::config::{Check, Output};
+use crate::environment::Environment;
+use crate::fault;
+use crate::observe::Observer;
+use crate::observe::audit::Entry;
+use crate::render::Renderer;
+use crate::render::set::Sets;
+use crate::secret::Secret;
+
+/// What is known of all renders.
+#[derive(Debug, Serialize)]
+struct Findings {
+    ok: bool,
+    renders: Vec<Finding>,
+}
+
+/// What is known of one render.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// Name of the release.
+    name: String,
+    /// Whether it can be deployed.
+    ok: bool,
+    /// Each key and reference that was asked for, once.
+    accesses: Vec<Entry>,
+    /// Why it fails.
+    problems: Vec<String>,
+}
+
+/// Prints what was found; fails where anything does.
+pub(super) async fn run(
+    args: &Check,
+    renderer: &Renderer,
+    environment: &Environment,
+) -> Result<Secret<Vec<u8>>, Failure> {
+    let observer = Observer::keeping_trail();
+    let mut renders = Vec::new();
+    for job in jobs(&args.chart, renderer, &observer)? {
+        renders.push(finding(&job, renderer).await);
+    }
+    let findings = Findings { ok: renders.iter().all(|finding| finding.ok), renders };
+    let colours = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none_or(str::is_empty);
+    let text = match args.output {
+        Output::Json => serde_json::to_string_pretty(&findings).map_err(Failure::internal)? + "\n",
+        Output::Text => findings.text(colours),
+    };
+    let output = Secret::new(text.into_bytes());
+    if findings.ok {
+        return Ok(output);
+    }
+    let failed = findings.renders.iter().filter(|finding| !finding.ok).count();
+    Err(Failure { output, ..Failure::new(format!("{failed} of {} would fail", findings.renders.len()), 1) })
+}
+
+async fn finding(job: &Job, renderer: &Renderer) -> Finding {
+    let problems = match job.render(renderer).await {
+        Ok(_) => Vec::new(),
+        Err(failure) => {
+            let each = problems(job, renderer).await;
+            if each.is_empty() { vec![failure.to_string()] } else { each }
+        }
+    };
+    let mut accesses = job.scope.observer.trail();
+    accesses.sort();
+    accesses.dedup();
+    Finding { name: job.plan.release_name.clone(), ok: problems.is_empty(), accesses, problems }
+}
+
+/// A render ends at the first source that does not open. This goes on, to say all of them at once.
+async fn problems(job: &Job, renderer: &Renderer) -> Vec<String> {
+    let (plan, scope, opener) = (&job.plan, &job.scope, &renderer.opener);
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
+    for source in &plan.values {
+        match opener.open(std::slice::from_ref(source), scope).await {
+            Ok(opened) => documents.extend(opened),
+            Err(error) => problems.push(fault::report(&error)),
+        }
+    }
+    for file in &plan.set_files {
+        let opened = opener.open_contents(std::slice::from_ref(file), scope).await;
+        problems.extend(opened.err().map(|error| fault::report(&error)));
+    }
+    let Ok(mut sets) = Sets::parse(&plan.sets) else { return problems };
+    let defaults = opener.open_defaults(scope);
+    let resolved = opener.resolve(defaults, &mut documents, &mut sets, scope).await;
+    problems.extend(resolved.err().map(|error| fault::report(&error)));
+    problems
+}
+
+impl Findings {
+    fn text(&self, colours: bool) -> String {
+        let mut text = String::new();
+        for finding in &self.renders {
+            for access in &finding.accesses {
+                let _ = writeln!(text, "{}  {}", paint(access.result, colours), subject(access));
+            }
+            for problem in &finding.problems {
+                let _ =
+                    writeln!(text, "{}  {}", paint("problem", colours), problem.replace('\n', "\n         "));
+            }
+            let verdict = if finding.ok { "everything opens, and it renders" } else { "it would fail" };
+            let _ = writeln!(text, "{}: {verdict}", finding.name);
+        }
+        text
+    }
+}
+
+fn subject(access: &Entry) -> String {
+    match access {
+        Entry { reference: Some(reference), .. } => reference.clone(),
+        Entry { file, key_type, key_id, .. } => {
+            let parts = [key_type, key_id, file].into_iter().flatten();
+            parts.map(String::as_str).collect::<Vec<_>>().join("  ")
+        }
+    }
+}
+
+/// In a column of its own; green for what opens, else red.
+fn paint(result: &str, colours: bool) -> String {
+    let column = format!("{result:7}");
+    match (colours, result) {
+        (false, _) => column,
+        (true, "opened") => format!("\x1b[32m{column}\x1b[0m"),
+        (true, _) => format!("\x1b[31m{column}\x1b[0m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings() -> Findings {
+        let reference = Entry {
+            reference: Some("ref+sops:///a.yaml".to_owned()),
+            file: None,
+            key_type: None,
+            key_id: None,
+            result: "denied",
+        };
+        let key = Entry {
+            reference: None,
+            file: Some("b.yaml".to_owned()),
+            key_type: Some("age".to_owned()),
+            key_id: Some("age1x".to_owned()),
+            result: "opened",
+        };
+        let problems = vec!["one\nhelp: two".to_owned()];
+        let finding =
+            Finding { name: "shop".to_owned(), ok: false, accesses: vec![key, reference], problems };
+        Findings { ok: false, renders: vec![finding] }
+    }
+
+    #[test]
+    fn lines_name_each_key_and_reference_with_its_result() {
+        let expected = "opened   age  age1x  b.yaml\ndenied   ref+sops:///a.yaml\n\
+                        problem  one\n         help: two\nshop: it would fail\n";
+        assert_eq!(findings().text(false), expected);
+        assert!(findings().text(true).starts_with("\x1b[32mopened \x1b[0m  age"));
+    }
+
+    #[test]
+    fn the_document_leaves_out_what_is_not_there() {
+        let document = serde_json::to_value(findings()).unwrap();
+        let access = &document["renders"][0]["accesses"][1];
+        assert_eq!(*access, serde_json::json!({"reference": "ref+sops:///a.yaml", "result": "denied"}));
+        assert_eq!(document["ok"], false);
+    }
+}
