@@ -76,6 +76,30 @@ async fn references_mean_what_the_table_says_here_and_in_vals() {
     assert!(wrong.is_empty(), "{} rows are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+#[tokio::test]
+async fn ciphertexts_of_a_real_key_say_the_same_here_and_in_vals() {
+    let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
+    let table: Table = serde_yaml::from_str(nothing).unwrap();
+    let (repository, moto) = world(&table);
+    let resolver = resolver(&table, &moto);
+    let key = moto.create_key();
+    let plain = moto.encrypt(&key, "user: STRONGROOM-MARKER", &[]);
+    let bound = moto.encrypt(&key, "STRONGROOM-MARKER", &[("team", "a")]);
+    let context = |team: &str| format!("context=%7B%22team%22:%22{team}%22%7D");
+    let marker = || Ok(serde_json::json!({"a": "STRONGROOM-MARKER"}));
+    for (reference, expected) in [
+        (format!("ref+awskms://{plain}#/user"), marker()),
+        (format!("ref+awskms://{bound}?{}", context("a")), marker()),
+        (format!("ref+awskms://{bound}?optional=true&{}", context("b")), Err("invalid".to_owned())),
+        (format!("ref+awskms://{bound}"), Err("invalid".to_owned())),
+    ] {
+        let input = format!("a: {reference}\n");
+        assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
+        let theirs = vals(&table, &moto, &repository.path(), &input);
+        assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
+    }
+}
+
 fn world(table: &Table) -> (Repository, Moto) {
     let repository = Repository::new();
     for (name, content) in &table.files {

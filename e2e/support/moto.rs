@@ -1,9 +1,12 @@
 //! AWS Secrets Manager, SSM and KMS as moto's server emulates them.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -70,6 +73,14 @@ impl Moto {
     /// Makes a KMS key and returns its ARN.
     pub fn create_key(&self) -> String {
         text(&self.call("kms", "TrentService.CreateKey", &json!({})), "/KeyMetadata/Arn")
+    }
+
+    /// What `key` makes of `text` in this encryption context, in URL-safe base64.
+    pub fn encrypt(&self, key: &str, text: &str, context: &[(&str, &str)]) -> String {
+        let context: BTreeMap<_, _> = context.iter().copied().collect();
+        let input = json!({"KeyId": key, "Plaintext": STANDARD.encode(text), "EncryptionContext": context});
+        let sealed = self.call("kms", "TrentService.Encrypt", &input);
+        self::text(&sealed, "/CiphertextBlob").replace('+', "-").replace('/', "_")
     }
 
     /// One call of the JSON protocol that these services share, such as `ssm`, `AmazonSSM.PutParameter`.

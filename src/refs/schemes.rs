@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
-use crate::refs::sources::{awssecrets, awsssm, echo, envsubst, file, sops, vault};
+use crate::refs::sources::{awskms, awssecrets, awsssm, echo, envsubst, file, sops, vault};
 
 /// Every scheme that can be resolved, by name.
 pub const SCHEMES: &[&Scheme] = &[
+    &awskms::SCHEME,
     &awssecrets::SCHEME,
     &awsssm::SCHEME,
     &echo::SCHEME,
@@ -26,7 +27,6 @@ pub const COMMON_OPTIONS: &[SchemeOption] = &[
 
 /// Schemes of vals that are to come.
 const TO_COME: &[&str] = &[
-    "awskms",
     "azurekeyvault",
     "bw",
     "conjur",
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!((error.to_string().as_str(), error.class()), (expected, class));
         }
         let unknown = find("somethingelse").unwrap_err().to_string();
-        assert!(unknown.contains("known schemes are awssecrets, awsssm, echo,"), "{unknown}");
+        assert!(unknown.contains("known schemes are awskms, awssecrets, awsssm,"), "{unknown}");
     }
 
     #[test]

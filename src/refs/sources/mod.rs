@@ -1,6 +1,7 @@
 //! The backends, one file each. They never import each other; `schemes` alone lists them.
 
 mod aws;
+pub(super) mod awskms;
 pub(super) mod awssecrets;
 pub(super) mod awsssm;
 pub(super) mod echo;
