@@ -60,11 +60,6 @@ pub struct Values {
 }
 
 impl Values {
-    /// Where everything stands in the text, as it was before references were resolved.
-    pub fn stream(&self) -> &Stream {
-        &self.stream
-    }
-
     /// Helm takes nothing else than keys with values, or nothing at all.
     pub fn require_mapping(&self) -> Result<(), ValuesError> {
         let kind = match self.stream.documents.first().map(|root| &root.kind) {
