@@ -585,7 +585,7 @@ fn references_that_cannot_be_resolved() {
         assert_eq!(message, format!("resolve password of parameter \"values\": {shown}: {expected}"));
     }
     let unlike = refused(&repository, with_password("ref+nonsense://x"));
-    assert!(unlike.contains("unknown scheme \"nonsense\"\nhelp: known schemes are awssecrets, "), "{unlike}");
+    assert!(unlike.contains("unknown scheme \"nonsense\"\nhelp: known schemes are awskms, "), "{unlike}");
     assert!(unlike.ends_with("; a literal ref+ is written ref++"), "{unlike}");
     let parameters = r#"[{"name":"parameters","map":{"db.password":"ref+exec://sh"}}]"#;
     assert_eq!(
