@@ -161,6 +161,10 @@ fn effect(parameter: &Parameter) -> Effect {
             )],
             &[],
         ),
+        "resolveManifests" => rescue(
+            &[("app/templates/built.yaml", "apiVersion: v1\nkind: A\nspec: ref+echo://{{ .Values.v }}\n")],
+            &[],
+        ),
         name => panic!("{name} has no test of its effect"),
     }
 }

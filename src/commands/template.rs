@@ -147,5 +147,6 @@ fn plan(args: &Chart, name: &str) -> Result<Plan, PlanError> {
         set_files: args.set_file.iter().map(set_file).collect::<Result<_, _>>()?,
         allow_empty: true,
         allow_unresolved: false,
+        resolve_manifests: args.resolve_manifests,
     })
 }

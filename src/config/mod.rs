@@ -193,6 +193,7 @@ pub struct Socket {
 
 /// Which chart or Application, in helm's own flags and a few.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Chart {
     /// Name of the release.
     #[arg(required_unless_present = "application")]
@@ -239,6 +240,9 @@ pub struct Chart {
     /// Do not check values against the chart's schema.
     #[arg(long)]
     pub skip_schema_validation: bool,
+    /// Resolve references that templates built, in the result.
+    #[arg(long, conflicts_with = "application")]
+    pub resolve_manifests: bool,
     /// The repository's root, which nothing of the chart may leave; the nearest directory with .git by default.
     #[arg(long, value_name = "DIR")]
     pub repository: Option<PathBuf>,

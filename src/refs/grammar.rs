@@ -150,14 +150,33 @@ impl Fault for GrammarError {
     }
 }
 
-/// Whether `text` holds a reference; escapes are none.
-pub fn holds_reference(text: &str) -> bool {
-    text.match_indices("ref+").any(|(at, _)| body_start(text, at).is_some())
+/// The outermost references in `text`, in order, as they are spelled there; escapes are none.
+pub fn spelled_in(text: &str) -> impl Iterator<Item = &str> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(found) = text[at..].find("ref+") {
+            let start = at + found;
+            if let Some((_, rest)) = escape(text, start) {
+                at = rest;
+            } else if let Some((_, end)) = reference(text, start, 0) {
+                at = end;
+                return Some(&text[start..end]);
+            } else {
+                at = start + "ref+".len();
+            }
+        }
+        None
+    })
 }
 
 impl Expression {
     /// `None`: `text` holds neither a reference nor an escape and stays untouched.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_except(text, |_| false)
+    }
+
+    /// As [`Expression::parse`], but what `is_literal` says of the spelling of a reference makes it text.
+    pub fn parse_except(text: &str, is_literal: impl Fn(&str) -> bool) -> Option<Self> {
         let mut parts = Vec::new();
         let mut literal = Secret::<String>::default();
         let mut at = 0;
@@ -169,6 +188,11 @@ impl Expression {
                 parts.push(Part::Text(std::mem::take(&mut literal)));
                 at = rest;
             } else if let Some((reference, end)) = reference(text, start, 0) {
+                if is_literal(&text[start..end]) {
+                    literal.expose_mut().push_str(&text[at..end]);
+                    at = end;
+                    continue;
+                }
                 let before = &text[at..start];
                 literal.expose_mut().push_str(before.strip_suffix("secret").unwrap_or(before));
                 parts.push(Part::Text(std::mem::take(&mut literal)));
@@ -199,6 +223,19 @@ impl Expression {
             [Part::Reference(reference)] => Some(reference),
             _ => None,
         }
+    }
+
+    /// What its escapes mean: references that are meant to be text, as they are spelled in its value.
+    pub fn literals(&self) -> impl Iterator<Item = Secret<String>> {
+        self.0.windows(2).filter_map(|parts| match parts {
+            // Only an escape separates texts.
+            [Part::Text(before), Part::Text(behind)] if before.expose().ends_with("ref+") => {
+                let text = Secret::new(format!("ref+{}", behind.expose()));
+                let (_, end) = reference(text.expose(), 0, 0)?;
+                Some(Secret::new(text.expose()[..end].to_owned()))
+            }
+            _ => None,
+        })
     }
 
     /// The outermost references, in order.
@@ -483,6 +520,29 @@ mod tests {
             Piece::Nested(nested) => shape_of(nested),
         };
         format!("«{}|{}»", reference.scheme, reference.body.iter().map(show).collect::<String>())
+    }
+
+    fn holds_reference(text: &str) -> bool {
+        spelled_in(text).next().is_some()
+    }
+
+    #[test]
+    fn what_escapes_mean_is_known_as_it_is_spelled_then() {
+        for (text, literals, spelled) in [
+            ("ref++echo://x", &["ref+echo://x"] as &[_], &[] as &[_]),
+            ("see ref++a://b+ and ref++c://d, e", &["ref+a://b+", "ref+c://d"], &[]),
+            ("ref+++echo://x", &[], &[]),
+            ("ref++a://b-ref+c://d", &["ref+a://b-"], &["ref+c://d"]),
+            ("ref+a://b,secretref+c://d+e", &[], &["ref+a://b", "ref+c://d+"]),
+        ] {
+            let expression = Expression::parse(text).unwrap();
+            let found: Vec<_> = expression.literals().map(|literal| literal.expose().clone()).collect();
+            assert_eq!(found, literals, "{text}");
+            assert_eq!(spelled_in(text).collect::<Vec<_>>(), spelled, "{text}");
+        }
+        let all_but_one = Expression::parse_except("ref+a://b ref+c://d", |spelled| spelled == "ref+a://b");
+        assert_eq!(all_but_one.unwrap().references().next().unwrap().scheme(), "c");
+        assert!(Expression::parse_except("ref+a://b", |_| true).is_none());
     }
 
     #[test]

@@ -169,7 +169,11 @@ The strings are those of vals.
 - A reference inside another fills in path segments, option values or keys of the outer one, as data.
 - A map whose key is a reference and whose value is a map, `ref+file://conf.yaml: {}`, is replaced by the entries
   of the document.
-- A literal `ref+scheme://` is written with one more plus: `ref++scheme://`.
+- A literal `ref+scheme://` is written with one more plus: `ref++scheme://`. The check of the result lets exactly what
+  was written so through.
+- References that a template builds, `{{ printf \"ref+awssecrets://%s#/password\" .Release.Name }}`, are resolved in
+  helm's output where the application sets `resolveManifests`, in `data` of a Secret behind its base64 too. One that is
+  made of an opened value is refused, and what a reference resolves to is never resolved again.
 - A missing document or key is an error, unless the reference has `optional=true` or a `default`. Neither forgives
   a denial. An option that a scheme does not have is an error.
 ";

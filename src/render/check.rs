@@ -2,7 +2,7 @@
 //!
 //! A reference that nobody resolved, a value that is still encrypted, SOPS metadata, a document that is no object,
 //! or no object at all is an error that names every object and path. Objects that a controller in the cluster
-//! decrypts are let through. The text itself is not changed.
+//! decrypts are let through, and so are the references that a value wrote as literal text. The text itself is not changed.
 
 use std::fmt::{self, Write as _};
 
@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crate::document::{Kind, Node, ParseError};
 use crate::fault::{Class, Fault};
 use crate::redact::{Redactor, base64_cores};
-use crate::refs::grammar::holds_reference;
+use crate::refs::grammar::spelled_in;
 use crate::render::output::{Manifest, Object, decoded, manifests, objects};
+use crate::secret::Secret;
 
 /// What every reference holds.
 const REFERENCE: &str = "ref+";
@@ -23,11 +24,30 @@ const LISTED: usize = 20;
 
 /// What is let through.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Allow {
+pub struct Allow<'a> {
     /// No object at all: `allowEmpty`.
     pub empty: bool,
     /// References and encrypted values: `allowUnresolved`.
     pub unresolved: bool,
+    /// References that are meant to be text, sorted.
+    pub literals: &'a [Secret<String>],
+}
+
+impl Allow<'_> {
+    fn unfinished(&self, text: &str) -> Option<What> {
+        if text.contains(ENCRYPTED) {
+            Some(What::Encrypted)
+        } else if spelled_in(text).any(|reference| !is_literal(self.literals, reference)) {
+            Some(What::Reference)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether `reference` is one of `literals`, which are sorted.
+pub(super) fn is_literal(literals: &[Secret<String>], reference: &str) -> bool {
+    literals.binary_search_by(|literal| literal.expose().as_str().cmp(reference)).is_ok()
 }
 
 /// Output that must not be deployed.
@@ -124,7 +144,7 @@ impl fmt::Display for Findings {
 }
 
 /// Checks a stream of manifests.
-pub fn check(stream: &str, allow: Allow) -> Result<(), CheckError> {
+pub fn check(stream: &str, allow: Allow<'_>) -> Result<(), CheckError> {
     let signs = Signs::new();
     let mut count = 0;
     let mut findings = Findings::default();
@@ -147,7 +167,7 @@ pub fn check(stream: &str, allow: Allow) -> Result<(), CheckError> {
                 return Err(CheckError::NotAnObject { place: place(), field });
             }
             if !allow.unresolved {
-                findings.search(object);
+                findings.search(object, allow);
             }
         }
     }
@@ -165,10 +185,10 @@ fn place(number: usize, manifest: &Manifest<'_>) -> String {
 }
 
 /// Cheap signs that a document may hold something unfinished; most documents show none and are not parsed.
-struct Signs(Vec<String>);
+pub(super) struct Signs(Vec<String>);
 
 impl Signs {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut signs = vec![REFERENCE.to_owned(), ENCRYPTED.to_owned(), "sops".to_owned()];
         for sign in [REFERENCE, ENCRYPTED] {
             signs.extend(base64_cores(&STANDARD_NO_PAD, sign.as_bytes()));
@@ -176,7 +196,7 @@ impl Signs {
         Self(signs)
     }
 
-    fn stand_in(&self, text: &str) -> bool {
+    pub(super) fn stand_in(&self, text: &str) -> bool {
         self.0.iter().any(|sign| text.contains(sign.as_str()))
             // Escapes and folded lines can hide a sign from a search in the text.
             || text.contains("\\x") || text.contains("\\u") || text.contains("\\U") || text.contains("\\\n")
@@ -184,11 +204,12 @@ impl Signs {
 }
 
 impl Findings {
-    fn search(&mut self, object: Object<'_>) {
+    fn search(&mut self, object: Object<'_>, allow: Allow<'_>) {
         if object.is_encrypted_for_a_controller() {
             return;
         }
-        let mut search = Search { object, name: None, path: String::new(), decode: false, findings: self };
+        let mut search =
+            Search { object, allow, name: None, path: String::new(), decode: false, findings: self };
         search.entries(object.node.entries(), true);
     }
 }
@@ -196,6 +217,7 @@ impl Findings {
 /// A walk through one object.
 struct Search<'a> {
     object: Object<'a>,
+    allow: Allow<'a>,
     name: Option<String>,
     path: String,
     /// Whether values stand in base64 here.
@@ -215,7 +237,7 @@ impl Search<'_> {
                     self.found(What::Metadata);
                 }
             }
-            if let Some(what) = key.text().and_then(unfinished) {
+            if let Some(what) = key.text().and_then(|key| self.allow.unfinished(key)) {
                 self.found(what);
             }
             self.node(value);
@@ -236,8 +258,8 @@ impl Search<'_> {
             }
             Kind::Scalar { value, .. } => {
                 let decoded = if self.decode { decoded(value.expose()) } else { None };
-                let hidden = || decoded.as_ref().and_then(|text| unfinished(text.expose()));
-                if let Some(what) = unfinished(value.expose()).or_else(hidden) {
+                let hidden = || decoded.as_ref().and_then(|text| self.allow.unfinished(text.expose()));
+                if let Some(what) = self.allow.unfinished(value.expose()).or_else(hidden) {
                     self.found(what);
                 }
             }
@@ -248,16 +270,6 @@ impl Search<'_> {
     fn found(&mut self, what: What) {
         let object = self.name.get_or_insert_with(|| self.object.name()).clone();
         self.findings.0.push(Finding { object, path: self.path.clone(), what });
-    }
-}
-
-fn unfinished(text: &str) -> Option<What> {
-    if text.contains(ENCRYPTED) {
-        Some(What::Encrypted)
-    } else if holds_reference(text) {
-        Some(What::Reference)
-    } else {
-        None
     }
 }
 
@@ -402,9 +414,25 @@ mod tests {
 
     #[test]
     fn the_operator_can_allow_both() {
-        let allow = Allow { empty: true, unresolved: true };
+        let allow = Allow { empty: true, unresolved: true, ..Allow::default() };
         assert!(check("", allow).is_ok());
         assert!(check(&format!("{HEAD}data: {{a: ref+echo://x}}"), allow).is_ok());
         assert!(check("", Allow { empty: false, ..allow }).is_err());
+    }
+
+    #[test]
+    fn a_reference_that_was_written_as_text_passes_and_no_other() {
+        let literals = [Secret::new("ref+echo://x".to_owned())];
+        let allow = Allow { literals: &literals, ..Allow::default() };
+        for (value, passes) in [
+            ("see ref+echo://x for more", true),
+            ("ref+echo://x/y", false),
+            ("ref+echo://x ref+echo://z", false),
+            ("ref+Echo://x", false),
+        ] {
+            assert_eq!(check(&format!("{HEAD}data: {{a: {value}}}"), allow).is_ok(), passes, "{value}");
+        }
+        let encoded = format!("apiVersion: v1\nkind: Secret\ndata: {{a: {}}}", "cmVmK2VjaG86Ly94");
+        assert!(check(&encoded, allow).is_ok());
     }
 }

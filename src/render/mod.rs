@@ -6,6 +6,7 @@
 pub mod check;
 pub mod defaults;
 pub mod helm;
+pub mod manifests;
 pub mod mask;
 pub mod output;
 pub mod overrides;
@@ -30,7 +31,7 @@ use crate::render::helm::{Helm, HelmCall, HelmError};
 use crate::render::parameters::FILE_NAME;
 use crate::render::plan::{Base, Plan, PlanError, ValueFile, ValueSource};
 use crate::render::set::{SetError, Sets};
-use crate::render::values::{Opener, ReferencesError, Values, ValuesError};
+use crate::render::values::{Opener, ReferencesError, Resolved, Values, ValuesError};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -55,6 +56,8 @@ pub struct Rendered {
     pub manifests: Secret<String>,
     /// Every secret that was opened on the way, for masking.
     pub opened: Vec<Secret<String>>,
+    /// References that are meant to be text; sorted.
+    literals: Vec<Secret<String>>,
 }
 
 /// One app cannot be rendered.
@@ -163,14 +166,22 @@ impl Renderer {
             }
             Ok::<_, RenderError>(contents)
         })?;
-        let rendered = match contents {
+        let mut rendered = match contents {
             Contents::Chart(chart) => self.render_chart(plan, &chart, scope).await?,
             Contents::Manifests(_) if plan.has_values() => {
                 return Err(RenderError::ValuesWithoutChart);
             }
             Contents::Manifests(files) => self.render_manifests(&files, scope).await?,
         };
-        let allow = Allow { empty: plan.allow_empty, unresolved: plan.allow_unresolved };
+        if plan.resolve_manifests {
+            let resolving = self.resolve_output(rendered, scope);
+            rendered = scope.observer.stage(Stage::Resolve, resolving).await?;
+        }
+        let allow = Allow {
+            empty: plan.allow_empty,
+            unresolved: plan.allow_unresolved,
+            literals: &rendered.literals,
+        };
         let checked = scope.observer.step(Stage::Check, || check::check(rendered.manifests.expose(), allow));
         checked.map_err(|error| error.redacted(&Redactor::new(&rendered.opened)))?;
         Ok(rendered)
@@ -181,7 +192,7 @@ impl Renderer {
         let (mut documents, mut sets) = observer.stage(Stage::Open, self.open(plan, scope)).await?;
         let defaults = self.opener.open_defaults(scope);
         let resolving = self.opener.resolve(defaults, &mut documents, &mut sets, scope);
-        let mut opened = observer.stage(Stage::Resolve, resolving).await?;
+        let Resolved { mut opened, literals } = observer.stage(Stage::Resolve, resolving).await?;
         opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));
         let call = HelmCall {
             chart: chart.directory.clone(),
@@ -202,7 +213,16 @@ impl Renderer {
             redactor: Redactor::new(&opened),
         };
         let manifests = observer.stage(Stage::Helm, self.helm.template(&call)).await?;
-        Ok(Rendered { manifests, opened })
+        Ok(Rendered { manifests, opened, literals })
+    }
+
+    /// The render with the references resolved that templates built.
+    async fn resolve_output(&self, rendered: Rendered, scope: &Scope) -> Result<Rendered, RenderError> {
+        let Rendered { manifests, opened, literals } = rendered;
+        let mut all = Resolved { opened, literals };
+        let (manifests, more) = manifests::resolve(&self.opener.resolver, &manifests, &all, scope).await?;
+        all.extend(more);
+        Ok(Rendered { manifests, opened: all.opened, literals: all.literals })
     }
 
     /// The value documents and single values of a plan, opened, their references not yet resolved.
@@ -235,13 +255,13 @@ impl Renderer {
         let observer = &scope.observer;
         let mut documents = observer.stage(Stage::Open, self.opener.open(&sources, scope)).await?;
         let resolving = self.opener.resolve_each(&mut documents, scope);
-        let mut opened = observer.stage(Stage::Resolve, resolving).await?;
+        let Resolved { mut opened, literals } = observer.stage(Stage::Resolve, resolving).await?;
         let mut manifests = Secret::<String>::default();
         for document in &mut documents {
             opened.append(&mut document.opened);
             append(&mut manifests, document);
         }
-        Ok(Rendered { manifests, opened })
+        Ok(Rendered { manifests, opened, literals })
     }
 }
 

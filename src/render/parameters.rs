@@ -120,6 +120,11 @@ pub const PARAMETERS: &[Parameter] = &[
         kind: Kind::Bool,
         doc: "References and encrypted values left in the result are no error.",
     },
+    Parameter {
+        name: "resolveManifests",
+        kind: Kind::Bool,
+        doc: "References that templates built are resolved in the result.",
+    },
 ];
 
 /// The table of settings as Markdown, for `docs/parameters.md`.

@@ -38,6 +38,8 @@ pub struct Plan {
     pub allow_empty: bool,
     /// What was not resolved is no error.
     pub allow_unresolved: bool,
+    /// Whether references in helm's output are resolved.
+    pub resolve_manifests: bool,
 }
 
 /// One document of values.
@@ -133,6 +135,7 @@ impl Plan {
             set_files: set_files(&settings)?,
             allow_empty: settings.flag("allowEmpty"),
             allow_unresolved: settings.flag("allowUnresolved"),
+            resolve_manifests: settings.flag("resolveManifests"),
         })
     }
 

@@ -59,6 +59,30 @@ pub struct Values {
     pub opened: Vec<Secret<String>>,
 }
 
+/// What came of references.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// Their values, for masking.
+    pub opened: Vec<Secret<String>>,
+    /// References that are meant to be text, which an escape said; sorted.
+    pub literals: Vec<Secret<String>>,
+}
+
+impl Resolved {
+    pub(super) fn of<'a>(values: &[Value], expressions: impl Iterator<Item = &'a Expression>) -> Self {
+        let literals = expressions.flat_map(Expression::literals).collect();
+        let mut resolved = Self::default();
+        resolved.extend(Self { opened: texts(values), literals });
+        resolved
+    }
+
+    pub(super) fn extend(&mut self, more: Self) {
+        self.opened.extend(more.opened);
+        self.literals.extend(more.literals);
+        self.literals.sort_by(|a, b| a.expose().cmp(b.expose()));
+    }
+}
+
 impl Values {
     /// Helm takes nothing else than keys with values, or nothing at all.
     pub fn require_mapping(&self) -> Result<(), ValuesError> {
@@ -168,14 +192,17 @@ impl Opener {
         documents: &mut Vec<Values>,
         sets: &mut Sets,
         scope: &Scope,
-    ) -> Result<Vec<Secret<String>>, ReferencesError> {
+    ) -> Result<Resolved, ReferencesError> {
         let has_defaults = defaults.is_some();
         documents.splice(..0, defaults);
         let found = wanted(documents, sets);
         let set_expressions: Vec<_> =
             sets.texts().into_iter().map(|(key, text)| (key, Expression::parse(text.expose()))).collect();
         let mut resolved = self.values_of(documents, &found, &set_expressions, scope).await?;
-        let opened = texts(&resolved);
+        let of_values = found.iter().flatten().map(|found| &found.expression);
+        let of_both =
+            of_values.chain(set_expressions.iter().filter_map(|(_, expression)| expression.as_ref()));
+        let came = Resolved::of(&resolved, of_both);
         let of_sets = resolved.split_off(found.iter().map(Vec::len).sum());
         let texts = apply(documents, &found, &resolved, has_defaults)?;
         drop(found);
@@ -184,7 +211,7 @@ impl Opener {
         }
         documents.retain(|values| !values.text.expose().is_empty());
         fill(sets, &set_expressions, of_sets);
-        Ok(opened)
+        Ok(came)
     }
 
     /// Replaces the references of documents that each stand for itself, and returns what was resolved.
@@ -192,15 +219,16 @@ impl Opener {
         &self,
         documents: &mut [Values],
         scope: &Scope,
-    ) -> Result<Vec<Secret<String>>, ReferencesError> {
+    ) -> Result<Resolved, ReferencesError> {
         let found: Vec<_> = documents.iter().map(|values| scan::scan(&values.stream)).collect();
         let resolved = self.values_of(documents, &found, &[], scope).await?;
+        let came = Resolved::of(&resolved, found.iter().flatten().map(|found| &found.expression));
         let replaced = apply(documents, &found, &resolved, false)?;
         drop(found);
         for (values, text) in documents.iter_mut().zip(replaced) {
             values.text = text;
         }
-        Ok(texts(&resolved))
+        Ok(came)
     }
 
     /// The values of what was `found` in `documents`, then of `others`, which stand at their keys.
@@ -286,7 +314,7 @@ fn is_replaced(found: &Found<'_>, later: &Stream) -> bool {
 }
 
 /// Every value, or every failure with its place.
-fn all_of(
+pub(super) fn all_of(
     results: Vec<Result<Value, Vec<RefError>>>,
     places: impl Iterator<Item = String>,
 ) -> Result<Vec<Value>, ReferencesError> {
@@ -463,8 +491,13 @@ struct Failure {
 }
 
 impl ReferencesError {
-    fn of(place: &str, error: impl Fault) -> Self {
-        Self(vec![Failure { place: place.to_owned(), error: Box::new(error) }])
+    pub(super) fn of(place: &str, error: impl Fault) -> Self {
+        Self::all([(place.to_owned(), error)])
+    }
+
+    pub(super) fn all(errors: impl IntoIterator<Item = (String, impl Fault)>) -> Self {
+        let failure = |(place, error)| Failure { place, error: Box::new(error) as Box<dyn Fault> };
+        Self(errors.into_iter().map(failure).collect())
     }
 }
 
