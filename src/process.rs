@@ -130,6 +130,30 @@ impl Fault for ProcessError {
     }
 }
 
+/// Replaces this process by `program`, whose signals and exit code are then its own. Returns only if that failed.
+///
+/// `variables` may hold secrets: it is what the person at the terminal asks for. They win over those of this process,
+/// which are kept where `inherit` says so.
+pub fn replace(
+    program: &Path,
+    args: &[OsString],
+    variables: &[(String, Secret<String>)],
+    inherit: bool,
+) -> ProcessError {
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
+    let mut command = std::process::Command::new(program);
+    if !inherit {
+        command.env_clear();
+    }
+    command.args(args).envs(variables.iter().map(|(name, value)| (name, value.expose())));
+    let source = std::os::unix::process::CommandExt::exec(&mut command);
+    let program = program.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => ProcessError::NotFound { program },
+        _ => ProcessError::Start { program, source },
+    }
+}
+
 /// A file without a name, in memory, that a program can inherit.
 ///
 /// On Linux it is a sealed `memfd`; elsewhere a private temporary file that is unlinked before it is written.

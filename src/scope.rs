@@ -8,6 +8,10 @@ use crate::observe::Observer;
 use crate::observe::audit::{self, Access};
 use crate::policy::Who;
 
+/// Why there is no answer of a backend, where the render's deadline came first.
+pub const TOO_LATE: &str = "no answer before the render's deadline\n\
+     help: STRONGROOM_TIMEOUT says how long a render may take; Argo CD may give it less";
+
 /// The bounds of one render, handed to everything that opens something for it.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {

@@ -158,7 +158,11 @@ fn vault(operator: &Operator, trust: Trust, environment: &Environment) -> Result
 /// A bare name is looked up in `PATH`; where it is not found it stays as it is, and running it says so.
 ///
 /// Neither leads into the current directory, unless a person says so.
-fn executable(name: &Path, trust: Trust, environment: &Environment) -> Result<PathBuf, AssemblyError> {
+pub(super) fn executable(
+    name: &Path,
+    trust: Trust,
+    environment: &Environment,
+) -> Result<PathBuf, AssemblyError> {
     let path = || name.display().to_string();
     if name.is_absolute() {
         return Ok(name.to_owned());

@@ -3,6 +3,7 @@
 mod assembly;
 mod check;
 mod docs;
+mod environ;
 mod generate;
 mod open;
 mod serve;
@@ -137,6 +138,8 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
         Command::Resolve(args) => open::resolve(&args, &renderer(Trust::Person)?).await,
         Command::Get(args) => open::get(&args, &renderer(Trust::Person)?).await,
+        Command::Env(args) => environ::env(&args, &renderer(Trust::Person)?).await,
+        Command::Exec(args) => environ::exec(&args, &renderer(Trust::Person)?, &environment).await,
         Command::Version(args) => version::run(&args),
         Command::Man { command } => man(command.as_deref()),
         Command::Completion { shell } => Ok(completion(shell)),

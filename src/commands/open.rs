@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use crate::commands::{Failure, directory, input};
-use crate::config::{Decrypt, Get, Resolve};
+use crate::config::{Decrypt, Get, Resolve, ResolvedForm};
+use crate::document::edit::push;
+use crate::document::value::Value;
 use crate::document::{self, Format};
 use crate::fault::{Class, Fault};
 use crate::policy::Who;
 use crate::refs::grammar::Expression;
-use crate::render::{Renderer, repository};
+use crate::render::values::Resolved;
+use crate::render::{Renderer, manifests, repository};
 use crate::scope::Scope;
 use crate::secret::Secret;
 use crate::sops;
@@ -53,9 +56,38 @@ pub(super) async fn resolve(args: &Resolve, renderer: &Renderer) -> Result<Secre
     let name = args.file.display().to_string();
     let bytes = input(&args.file)?;
     let scope = scope(&args.file, renderer)?;
-    let mut values = renderer.opener.open_text(&name, &bytes, Format::of_name(&name), &scope).await?;
-    renderer.opener.resolve_each(std::slice::from_mut(&mut values), &scope).await?;
-    Ok(bytes_of(&values.text))
+    let format = Format::of_name(&name);
+    let mut values = renderer.opener.open_text(&name, &bytes, format, &scope).await?;
+    let text = if args.decode_kubernetes_secrets {
+        let resolver = &renderer.opener.resolver;
+        manifests::resolve(resolver, &values.text, &Resolved::default(), &scope).await?.0
+    } else {
+        renderer.opener.resolve_each(std::slice::from_mut(&mut values), &scope).await?;
+        values.text
+    };
+    match args.output {
+        ResolvedForm::Yaml => Ok(bytes_of(&text)),
+        ResolvedForm::Json => Ok(bytes_of(&json(&name, &text, format)?)),
+    }
+}
+
+/// Every document on a line of its own.
+fn json(name: &str, text: &Secret<String>, format: Format) -> Result<Secret<String>, Failure> {
+    let mut lines = Secret::default();
+    for value in documents(name, text, format)? {
+        push(&mut lines, value.to_flow().expose());
+        push(&mut lines, "\n");
+    }
+    Ok(lines)
+}
+
+/// The documents of a resolved text, as data.
+pub(super) fn documents(name: &str, text: &Secret<String>, format: Format) -> Result<Vec<Value>, Failure> {
+    let failed = |error: &dyn Fault| Failure::of(format!("read {name} once it is resolved"), error);
+    let stream = document::parse(text.expose(), format).map_err(|error| failed(&error))?;
+    let anchors = stream.anchors();
+    let values = stream.documents.iter().map(|root| Value::of(root, &anchors));
+    values.collect::<Result<_, _>>().map_err(|error| failed(&error))
 }
 
 /// The value of one expression, as text: a string raw, anything else as JSON.
@@ -76,7 +108,7 @@ fn bytes_of(text: &Secret<String>) -> Secret<Vec<u8>> {
 }
 
 /// Relative paths in references start beside the file, or where the person stands.
-fn scope(file: &Path, renderer: &Renderer) -> Result<Scope, Failure> {
+pub(super) fn scope(file: &Path, renderer: &Renderer) -> Result<Scope, Failure> {
     let beside = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let here = directory(beside)?;
     Ok(Scope {

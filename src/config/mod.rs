@@ -7,6 +7,7 @@
 pub mod application;
 pub mod operator;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -28,7 +29,11 @@ Examples:
   # What a file or a reference opens to
   strongroom decrypt secrets.yaml
   strongroom get 'ref+awssecrets://team/db#/password'
-  strongroom resolve -f values.yaml";
+  strongroom resolve -f values.yaml
+
+  # The same as variables of a shell, or of a program
+  eval \"$(strongroom env --export -f env.yaml)\"
+  strongroom exec -i -f env.yaml -- ./server --port 8080";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -71,6 +76,10 @@ pub enum Command {
     Resolve(Resolve),
     /// Print what one reference resolves to.
     Get(Get),
+    /// Print a map with its references resolved as variables of a shell: `name=value`, quoted.
+    Env(Env),
+    /// Run a program with a map, its references resolved, as its environment. The program takes this process over.
+    Exec(Exec),
     /// Print the version, or what is linked into this program and under which licences.
     Version(Version),
     /// Print the completion script of a shell.
@@ -296,6 +305,46 @@ pub struct Resolve {
     /// YAML or JSON with references; stdin by default.
     #[arg(short, long, default_value = "-")]
     pub file: PathBuf,
+    /// What to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+    pub output: ResolvedForm,
+    /// Resolve references behind the base64 of Kubernetes Secrets too. Keys are left alone then.
+    #[arg(long)]
+    pub decode_kubernetes_secrets: bool,
+}
+
+/// Arguments of `env`.
+#[derive(Args, Debug)]
+pub struct Env {
+    /// YAML or JSON map of variables; stdin by default.
+    #[arg(short, long, default_value = "-")]
+    pub file: PathBuf,
+    /// Put `export` before each.
+    #[arg(long)]
+    pub export: bool,
+}
+
+/// Arguments of `exec`.
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// YAML or JSON map of variables.
+    #[arg(short, long)]
+    pub file: PathBuf,
+    /// Give it the variables of this process too; those of the file win.
+    #[arg(short, long)]
+    pub inherit_env: bool,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What `resolve` prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ResolvedForm {
+    /// The text as it is, with values in the place of references.
+    Yaml,
+    /// One line of JSON for each document.
+    Json,
 }
 
 /// Arguments of `get`.

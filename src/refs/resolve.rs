@@ -24,7 +24,7 @@ use crate::refs::ambient::Ambient;
 use crate::refs::grammar::{Expression, GrammarError, Missing, Part, Reference, Target};
 use crate::refs::schemes::{self, COMMON_OPTIONS, SchemeError};
 use crate::refs::source::{Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source};
-use crate::scope::Scope;
+use crate::scope::{Scope, TOO_LATE};
 use crate::secret::Secret;
 
 /// Connections are named by references, so the number of those kept is bounded.
@@ -280,9 +280,9 @@ where
     F: Future<Output = Vec<Result<Document, FetchError>>>,
 {
     let answers = match scope.deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), fetch).await.unwrap_or_else(|_| {
-            vec![Err(FetchError::new(Class::Timeout, "no answer before the render's deadline")); number]
-        }),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), fetch)
+            .await
+            .unwrap_or_else(|_| vec![Err(FetchError::new(Class::Timeout, TOO_LATE)); number]),
         None => fetch.await,
     };
     answers.into_iter().map(|answer| answer.map_err(RefCause::from)).collect()
@@ -686,7 +686,7 @@ mod tests {
                 "Invalid ref+store://a?nothing=***: scheme store has no option \"nothing\"\nhelp: its options are c, version, optional, default",
             ),
             ("ref+store://a?c=broken", "Invalid ref+store://a?c=***: cannot be opened"),
-            ("ref+store://slow", "Timeout ref+store://slow: no answer before the render's deadline"),
+            ("ref+store://slow", &*format!("Timeout ref+store://slow: {TOO_LATE}")),
             ("ref+tfstate://a", "Invalid ref+tfstate://a: scheme tfstate is not supported yet"),
             (
                 "ref+awsssm://a",

@@ -45,7 +45,7 @@ impl Fault for Tainted {
 
 /// `stream`, manifests as helm prints them, with its references resolved, and what came of them. `before` is what came
 /// of the references of values.
-pub(super) async fn resolve(
+pub async fn resolve(
     resolver: &Resolver,
     stream: &Secret<String>,
     before: &Resolved,

@@ -28,7 +28,7 @@ use crate::fault::{Class, Fault};
 use crate::observe::Meters;
 use crate::observe::audit::Access;
 use crate::policy::{Authorise, Denied, What, Who};
-use crate::scope::Scope;
+use crate::scope::{Scope, TOO_LATE};
 use crate::secret::Secret;
 use crate::sops::shamir;
 
@@ -457,7 +457,7 @@ async fn within<T>(
     let Some(deadline) = deadline else { return future.await };
     match tokio::time::timeout_at(deadline.into(), future).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(UnwrapError::new(Class::Timeout, "no answer before the render's deadline")),
+        Err(_) => Err(UnwrapError::new(Class::Timeout, TOO_LATE)),
     }
 }
 
