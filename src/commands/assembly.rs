@@ -134,7 +134,7 @@ fn keyring(
     policy: &Arc<dyn Authorise>,
     services: impl IntoIterator<Item = Arc<dyn KeyUnwrap>>,
 ) -> Result<Keyring, AssemblyError> {
-    let passphrase = operator.pgp_passphrase_file.as_deref().map(passphrase).transpose()?;
+    let passphrase = operator.passphrase_file.as_deref().map(passphrase).transpose()?;
     let mut keys = LocalKeys::with_passphrase(passphrase.as_ref());
     keys.add_folder(&operator.keys_dir);
     keys.add_environment(environment);

@@ -43,9 +43,9 @@ pub struct Operator {
     /// Addresses of Vault that references and SOPS files may name beside `VAULT_ADDR`, comma-separated; none by default.
     #[arg(long, global = true, env = "STRONGROOM_ALLOW_ADDRESSES", value_name = "LIST")]
     pub allow_addresses: Option<String>,
-    /// File whose first line is the passphrase of the OpenPGP keys in the keys folder.
-    #[arg(long, global = true, env = "STRONGROOM_PGP_PASSPHRASE_FILE", value_name = "FILE")]
-    pub pgp_passphrase_file: Option<PathBuf>,
+    /// File whose first line is the passphrase of OpenPGP keys, age identities and SSH keys that have one.
+    #[arg(long, global = true, env = "STRONGROOM_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     /// Open SOPS files whose MAC is wrong or missing.
     #[arg(long, global = true, env = "STRONGROOM_IGNORE_MAC")]
     pub ignore_mac: bool,

@@ -1,14 +1,15 @@
 //! age: X25519 identities and SSH private keys, opened by the `age` crate.
 //!
-//! An identity opens only what is sealed to its own recipient. Identities that need a passphrase, a plugin or a
-//! post-quantum key are refused with a reason when they are loaded.
+//! An identity opens only what is sealed to its own recipient. What is protected by a passphrase is unlocked with the
+//! operator's when it is loaded; identities that need a plugin or a post-quantum key are refused with a reason.
 
 use std::fmt;
 use std::io::Read;
 use std::str::FromStr;
 
 use ::age::armor::ArmoredReader;
-use ::age::{DecryptError, Decryptor, Identity, ssh, x25519};
+use ::age::secrecy::SecretString;
+use ::age::{DecryptError, Decryptor, Identity, scrypt, ssh, x25519};
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::fault::Class;
@@ -19,10 +20,15 @@ use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 const ENC_LIMIT: usize = 256 * 1024;
 /// More than any data key; what is longer is cut and then refused for its length.
 const READ_LIMIT: usize = 64;
+/// Work of a passphrase, as a power of two: 1 GiB of memory for some seconds. `age` writes 18.
+const WORK_LIMIT: u8 = 20;
 
 /// The age identities of this process.
 #[derive(Default)]
-pub struct AgeKeys(Vec<HeldIdentity>);
+pub struct AgeKeys {
+    held: Vec<HeldIdentity>,
+    passphrase: Option<SecretString>,
+}
 
 struct HeldIdentity {
     /// `age1…`, or type and key of an SSH public key.
@@ -31,14 +37,21 @@ struct HeldIdentity {
 }
 
 impl AgeKeys {
+    /// Identities and SSH keys that are protected by a passphrase are unlocked with this one.
+    #[must_use]
+    pub fn with_passphrase(passphrase: Option<&Secret<String>>) -> Self {
+        let passphrase = passphrase.map(|text| SecretString::from(text.expose().as_str()));
+        Self { held: Vec::new(), passphrase }
+    }
+
     /// Number of identities.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.held.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.held.is_empty()
     }
 
     /// Adds every identity of `text`: one a word, lines that start with `#` are comments.
@@ -60,33 +73,50 @@ impl AgeKeys {
         problems
     }
 
+    /// Adds every identity of an identities file that `age --passphrase` protected, armored or binary.
+    ///
+    /// The problems are those of [`Self::add_identities`], or the one of the whole file.
+    pub fn add_locked_identities(&mut self, file: &[u8]) -> Result<Vec<String>, String> {
+        let Some(passphrase) = &self.passphrase else { return Err(locked("age identity")) };
+        let text = unlock(file, passphrase.clone())?;
+        let text = std::str::from_utf8(text.expose()).map_err(|_| "it holds no age identities".to_owned())?;
+        Ok(self.add_identities(text))
+    }
+
     /// Adds one SSH private key, in OpenSSH's format or PEM.
     pub fn add_ssh_key(&mut self, pem: &str) -> Result<(), String> {
         let identity = ssh::Identity::from_buffer(pem.as_bytes(), None)
             .map_err(|_| "not an SSH private key that age can use (ed25519 or rsa)".to_owned())?;
-        match &identity {
-            ssh::Identity::Unencrypted(_) => {}
-            ssh::Identity::Encrypted(_) => return Err("the SSH key is protected by a passphrase".to_owned()),
+        let identity = match identity {
+            ssh::Identity::Unencrypted(_) => identity,
+            ssh::Identity::Encrypted(key) => self.unlock_ssh_key(&key)?,
             ssh::Identity::Unsupported(_) => {
                 return Err("this type or format of SSH key is not supported by age".to_owned());
             }
-        }
+        };
         let recipient = ssh::Recipient::try_from(identity.clone())
             .map_err(|_| "the SSH key has no public half that age knows".to_owned())?;
         self.add(&recipient.to_string(), Box::new(identity));
         Ok(())
     }
 
+    fn unlock_ssh_key(&self, key: &ssh::EncryptedKey) -> Result<ssh::Identity, String> {
+        let passphrase = self.passphrase.clone().ok_or_else(|| locked("SSH key"))?;
+        let key =
+            key.decrypt(passphrase).map_err(|_| "the passphrase does not unlock the SSH key".to_owned())?;
+        Ok(ssh::Identity::from(key))
+    }
+
     fn add(&mut self, recipient: &str, identity: Box<dyn Identity + Send + Sync>) {
         let recipient = normalise(recipient);
-        if self.0.iter().all(|held| held.recipient != recipient) {
-            self.0.push(HeldIdentity { recipient, identity });
+        if self.held.iter().all(|held| held.recipient != recipient) {
+            self.held.push(HeldIdentity { recipient, identity });
         }
     }
 
     fn open(&self, recipient: &str, enc: &str) -> Option<Result<DataKey, UnwrapError>> {
         let recipient = normalise(recipient);
-        let held = self.0.iter().find(|held| held.recipient == recipient)?;
+        let held = self.held.iter().find(|held| held.recipient == recipient)?;
         Some(decrypt(held.identity.as_ref(), enc))
     }
 }
@@ -105,7 +135,7 @@ impl KeyUnwrap for AgeKeys {
 
 impl fmt::Debug for AgeKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|held| &held.recipient)).finish()
+        f.debug_list().entries(self.held.iter().map(|held| &held.recipient)).finish()
     }
 }
 
@@ -126,6 +156,42 @@ fn refusal(word: &str) -> &'static str {
         "the age identity is damaged"
     } else {
         "not an age identity"
+    }
+}
+
+/// Why a key is not used that no passphrase is known for.
+fn locked(what: &str) -> String {
+    format!(
+        "the {what} is protected by a passphrase; name the file that holds it in STRONGROOM_PASSPHRASE_FILE"
+    )
+}
+
+/// The content of a file that is sealed with a passphrase.
+fn unlock(file: &[u8], passphrase: SecretString) -> Result<Secret<Vec<u8>>, String> {
+    let damaged = "the locked age identity is damaged";
+    let decryptor = Decryptor::new(ArmoredReader::new(file)).map_err(|_| damaged.to_owned())?;
+    if !decryptor.is_scrypt() {
+        return Err("the age identity is sealed to another key, not with a passphrase".to_owned());
+    }
+    let mut identity = scrypt::Identity::new(passphrase);
+    identity.set_max_work_factor(WORK_LIMIT);
+    let outcome = decryptor.decrypt(std::iter::once(&identity as &dyn Identity));
+    let mut reader = outcome.map_err(|error| refused(&error).unwrap_or(damaged).to_owned())?;
+    // What is sealed is longer than its content: growing would leave copies behind.
+    let mut content = Secret::new(Vec::with_capacity(file.len()));
+    reader.read_to_end(content.expose_mut()).map_err(|_| damaged.to_owned())?;
+    Ok(content)
+}
+
+fn refused(error: &DecryptError) -> Option<&'static str> {
+    match error {
+        DecryptError::ExcessiveWork { .. } => {
+            Some("its passphrase takes more work than is allowed here (2^20)")
+        }
+        DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed => {
+            Some("the passphrase does not unlock the age identity")
+        }
+        _ => None,
     }
 }
 
@@ -228,9 +294,58 @@ mod tests {
         assert!(keys.is_empty());
     }
 
+    fn unlocking(passphrase: &str) -> AgeKeys {
+        AgeKeys::with_passphrase(Some(&Secret::new(passphrase.to_owned())))
+    }
+
     #[test]
-    fn an_ssh_key_with_a_passphrase_is_refused() {
-        let error = AgeKeys::default().add_ssh_key(&fixture("ssh-locked.key")).unwrap_err();
-        assert_eq!(error, "the SSH key is protected by a passphrase");
+    fn an_ssh_key_is_unlocked_with_the_passphrase() {
+        let mut keys = unlocking("STRONGROOM-MARKER");
+        keys.add_ssh_key(&fixture("ssh-locked.key")).unwrap();
+        let outcome = opened(&keys, "ssh-locked.key.pub", "ssh-locked.sealed.txt");
+        assert_eq!(outcome.unwrap().unwrap(), DATA_KEY);
+    }
+
+    #[test]
+    fn an_identities_file_is_unlocked_with_the_passphrase() {
+        let mut keys = unlocking("STRONGROOM-MARKER");
+        let problems = keys.add_locked_identities(fixture("age-locked.txt").as_bytes()).unwrap();
+        assert_eq!((problems, keys.len()), (Vec::new(), 2));
+        let outcome = opened(&keys, "age-one.recipient", "age-one.sealed.txt");
+        assert_eq!(outcome.unwrap().unwrap(), DATA_KEY);
+    }
+
+    #[test]
+    fn what_the_passphrase_does_not_unlock_says_why() {
+        let ssh = |mut keys: AgeKeys| keys.add_ssh_key(&fixture("ssh-locked.key")).unwrap_err();
+        let age = |mut keys: AgeKeys, name| keys.add_locked_identities(fixture(name).as_bytes()).unwrap_err();
+        let ask = "protected by a passphrase; name the file that holds it in STRONGROOM_PASSPHRASE_FILE";
+        let wrong = || unlocking("another STRONGROOM-MARKER");
+        let table = [
+            (ssh(AgeKeys::default()), format!("the SSH key is {ask}")),
+            (ssh(wrong()), "the passphrase does not unlock the SSH key".to_owned()),
+            (age(AgeKeys::default(), "age-locked.txt"), format!("the age identity is {ask}")),
+            (age(wrong(), "age-locked.txt"), "the passphrase does not unlock the age identity".to_owned()),
+            (
+                age(wrong(), "age-one.sealed.txt"),
+                "the age identity is sealed to another key, not with a passphrase".to_owned(),
+            ),
+            (age(wrong(), "age-one.recipient"), "the locked age identity is damaged".to_owned()),
+        ];
+        for (told, expected) in table {
+            assert_eq!(told, expected);
+        }
+    }
+
+    #[test]
+    fn a_passphrase_that_takes_too_much_work_is_not_tried() {
+        let salt = "AAAAAAAAAAAAAAAAAAAAAA";
+        let body = "A".repeat(43);
+        let mac = "A".repeat(43);
+        let file = |work: u8| {
+            format!("age-encryption.org/v1\n-> scrypt {salt} {work}\n{body}\n--- {mac}\n0123456789abcdef")
+        };
+        let error = unlocking("STRONGROOM-MARKER").add_locked_identities(file(21).as_bytes()).unwrap_err();
+        assert_eq!(error, "its passphrase takes more work than is allowed here (2^20)");
     }
 }

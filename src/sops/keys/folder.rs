@@ -21,6 +21,7 @@ const FILES_LIMIT: usize = 1000;
 /// Folders inside the folder, as a projected volume makes them.
 const DEPTH_LIMIT: usize = 3;
 
+const AGE_BLOCK: &str = "AGE ENCRYPTED FILE";
 const SECRET_BLOCK: &str = "PGP PRIVATE KEY BLOCK";
 const SSH_BLOCKS: [&str; 2] = ["OPENSSH PRIVATE KEY", "RSA PRIVATE KEY"];
 
@@ -34,9 +35,13 @@ pub struct LocalKeys {
 }
 
 impl LocalKeys {
-    /// OpenPGP keys that are protected by a passphrase are unlocked with this one.
+    /// Keys of any kind that are protected by a passphrase are unlocked with this one.
     pub fn with_passphrase(passphrase: Option<&Secret<String>>) -> Self {
-        Self { pgp: PgpKeys::with_passphrase(passphrase), ..Self::default() }
+        Self {
+            age: AgeKeys::with_passphrase(passphrase),
+            pgp: PgpKeys::with_passphrase(passphrase),
+            ..Self::default()
+        }
     }
 
     /// Loads every key of the folder at `path`. A folder that is not there holds no keys.
@@ -114,13 +119,21 @@ impl LocalKeys {
         if content.first().is_some_and(|byte| byte & 0x80 != 0) {
             return self.pgp.add(content).map(|()| Vec::new());
         }
+        if content.starts_with(b"age-encryption.org/") {
+            return self.age.add_locked_identities(content);
+        }
         let text = std::str::from_utf8(content).map_err(|_| "not a key".to_owned())?;
+        let locked = blocks(text, AGE_BLOCK);
         let pgp = blocks(text, SECRET_BLOCK);
         let ssh: Vec<_> = SSH_BLOCKS.iter().flat_map(|label| blocks(text, label)).collect();
         let mut problems = Vec::new();
         problems.extend(pgp.iter().filter_map(|block| self.pgp.add(block.as_bytes()).err()));
         problems.extend(ssh.iter().filter_map(|block| self.age.add_ssh_key(block).err()));
-        if !pgp.is_empty() || !ssh.is_empty() {
+        for block in &locked {
+            let outcome = self.age.add_locked_identities(block.as_bytes());
+            problems.extend(outcome.unwrap_or_else(|problem| vec![problem]));
+        }
+        if !pgp.is_empty() || !ssh.is_empty() || !locked.is_empty() {
             Ok(problems)
         } else if text.lines().any(|line| line.trim_start().to_ascii_uppercase().starts_with("AGE-")) {
             Ok(self.age.add_identities(text))
@@ -134,8 +147,6 @@ impl LocalKeys {
 fn unusable(text: &str) -> &'static str {
     if text.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
         "it holds an OpenPGP public key only; export the secret key (gpg --export-secret-keys --armor)"
-    } else if text.contains("-----BEGIN AGE ENCRYPTED FILE-----") || text.starts_with("age-encryption.org/") {
-        "the age identity is protected by a passphrase, which is not supported yet"
     } else if text.contains("PRIVATE KEY-----") {
         "this format of private key is not supported; SSH keys must be in OpenSSH's or PEM (RSA) format"
     } else if text.trim().is_empty() {
@@ -312,16 +323,32 @@ mod tests {
                 "2-noise: not an OpenPGP secret key, age identity or SSH private key",
                 "3-public: it holds an OpenPGP public key only; export the secret key (gpg --export-secret-keys --armor)",
                 "4-cut: the OpenPGP key is damaged",
-                "5-locked: the SSH key is protected by a passphrase",
+                "5-locked: the SSH key is protected by a passphrase; name the file that holds it in STRONGROOM_PASSPHRASE_FILE",
                 "6-pq: line 1: post-quantum age identities (AGE-SECRET-KEY-PQ-1…) are not supported yet",
                 "7-empty: it is empty",
-                "8-age: the age identity is protected by a passphrase, which is not supported yet",
+                "8-age: the age identity is protected by a passphrase; name the file that holds it in STRONGROOM_PASSPHRASE_FILE",
                 "9-pkcs8: this format of private key is not supported; SSH keys must be in OpenSSH's or PEM (RSA) format",
                 "z-dangling: entity not found",
             ]
         );
         assert!(!keys.notes().join("\n").contains("MARKER"));
         assert!(!format!("{keys:?}").contains("MARKER"));
+    }
+
+    #[test]
+    fn locked_keys_of_every_kind_are_unlocked_with_one_passphrase() {
+        let armored = fixture("age-locked.txt");
+        let mut binary = Vec::new();
+        ::age::armor::ArmoredReader::new(armored.as_bytes()).read_to_end(&mut binary).unwrap();
+        let with = |name: &str, content: &[u8]| {
+            let folder = folder(&[("locked.key", &fixture("ssh-locked.key"))]);
+            fs::write(folder.path().join(name), content).unwrap();
+            let mut keys = LocalKeys::with_passphrase(Some(&Secret::new("STRONGROOM-MARKER".to_owned())));
+            keys.add_folder(folder.path());
+            (keys.age.len(), keys.problems)
+        };
+        assert_eq!(with("armored", armored.as_bytes()), (3, Vec::new()));
+        assert_eq!(with("binary", &binary), (3, Vec::new()));
     }
 
     #[test]

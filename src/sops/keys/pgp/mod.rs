@@ -304,7 +304,7 @@ impl Session<'_> {
         }
         if let Some(locked) = recipients().find(|held| !held.key.has_unencrypted_secret()) {
             let reason = format!(
-                "OpenPGP key {} is protected by a passphrase\nhelp: export the key without one, or name a file that holds it in STRONGROOM_PGP_PASSPHRASE_FILE",
+                "OpenPGP key {} is protected by a passphrase\nhelp: export the key without one, or name a file that holds it in STRONGROOM_PASSPHRASE_FILE",
                 locked.fingerprint
             );
             return UnwrapError::new(Class::Denied, reason);
