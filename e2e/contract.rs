@@ -676,6 +676,25 @@ fn what_a_controller_of_the_cluster_decrypts_passes() {
 }
 
 #[test]
+fn values_of_which_a_chart_makes_a_sops_secret_pass_and_a_cut_file_does_not() {
+    let repository = probe();
+    repository.write("app/templates/probe.yaml", "");
+    let sealed = "ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]";
+    let template = "apiVersion: isindir.github.com/v1alpha3\nkind: SopsSecret\nmetadata:\n  name: left\n";
+    repository.write(
+        "app/templates/sops-secret.yaml",
+        format!("{template}{{{{ toYaml .Values.vault | trim }}}}\n"),
+    );
+    let values = format!("v: plain\nvault:\n  spec:\n    p: {sealed}\n");
+    repository.write("app/values.yaml", format!("{values}  sops:\n    mac: {sealed}\n    version: 3.9.0\n"));
+    let expected = helm_template("helm", repository.path().join("app")).ok();
+    assert_eq!(generate(&repository, "app").ok(), expected);
+    repository.write("app/secrets.yaml", &values);
+    let message = generate(&repository, "app").env("ARGOCD_ENV_VALUE_FILES", "secrets.yaml").fails();
+    assert!(message.contains("secrets.yaml") && message.contains("no SOPS metadata"), "{message}");
+}
+
+#[test]
 fn exit_codes_tell_what_kind_of_failure_it_is() {
     let repository = probe();
     let slow = repository.write("slow-helm", "#!/bin/sh\nsleep 60\n");

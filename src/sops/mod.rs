@@ -22,7 +22,8 @@ use crate::document::{Kind, Node, Stream};
 /// Whether `stream` is a SOPS file, whole or broken: [`open::SealedFile`] then opens it or says what is wrong.
 ///
 /// Told by the content: metadata in a top-level `sops`, or encrypted values without it, as in a file that is cut
-/// off. A `SopsSecret` is left alone, because its controller in the cluster opens it.
+/// off. A `SopsSecret` is left alone, because its controller in the cluster opens it; so are, in values that a chart
+/// makes one of, a nested `SopsSecret` and a nested mapping that has SOPS metadata of its own.
 pub fn is_encrypted(stream: &Stream) -> bool {
     let ours = || stream.documents.iter().filter(|document| !belongs_to_cluster(document));
     ours().any(has_metadata) || ours().any(has_sealed_value)
@@ -40,6 +41,9 @@ fn has_metadata(document: &Node) -> bool {
 fn has_sealed_value(document: &Node) -> bool {
     let mut open = vec![document];
     while let Some(node) = open.pop() {
+        if belongs_to_cluster(node) || has_metadata(node) {
+            continue;
+        }
         match &node.kind {
             Kind::Scalar { value, .. } => {
                 if cipher::is_sealed(value.expose()) || cipher::is_cut_off(value.expose()) {

@@ -638,6 +638,11 @@ mod tests {
                 "apiVersion: isindir.github.com/v1alpha3\nkind: SopsSecret\na: 'ENC[AES256_GCM,data:x'\nsops: {mac: m}",
                 false,
             ),
+            ("s: {a: {b: 'ENC[AES256_GCM,data:x'}, sops: {mac: m}}", false),
+            ("l: [{s: {apiVersion: v1, kind: SopsSecret, a: 'ENC[AES256_GCM,data:x'}}]", false),
+            ("s: {a: 'ENC[AES256_GCM,data:x', sops: {enabled: true}}", true),
+            ("s: {a: 'ENC[AES256_GCM,data:x', sops: {mac: m}}\nt: 'ENC[AES256_GCM,data:x'", true),
+            ("s: {a: 'ENC[AES256_GCM,data:x', sops: {mac: m}}\nsops: {mac: m}", true),
             ("- 1", false),
             ("", false),
         ];
