@@ -15,6 +15,8 @@ pub mod metadata;
 pub mod open;
 pub mod rules;
 pub mod shamir;
+#[cfg(test)]
+mod tampering;
 mod walk;
 
 use crate::document::{Kind, Node, Stream};
