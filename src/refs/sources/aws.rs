@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use aws_config::SdkConfig;
 use futures::future;
 use futures::stream::{self, StreamExt};
 
@@ -34,14 +35,22 @@ pub(super) fn connection(params: &Params) -> Connection {
 
 /// One answer per locator, in order, from the `fetch` of each region; all regions at once.
 pub(super) async fn fetch_regions<F>(
+    aws: &Aws,
     connection: &Connection,
     at: &[Locator],
-    fetch: impl Fn(Connection, Indexed) -> F,
+    fetch: impl Fn(SdkConfig, Connection, Indexed) -> F,
 ) -> Vec<Result<Document, FetchError>>
 where
     F: Future<Output = Answers>,
 {
-    let regions = by_region(connection, at).into_iter().map(|(connection, at)| fetch(connection, at));
+    let fetch = &fetch;
+    let region = |(connection, at): (Connection, Indexed)| async move {
+        match aws.config(&connection).await {
+            Ok(config) => fetch(config, connection, at).await,
+            Err(error) => fail(&at, &failure(&error, &connection)),
+        }
+    };
+    let regions = by_region(connection, at).into_iter().map(region);
     in_order(future::join_all(regions).await.concat(), at.len())
 }
 
@@ -98,11 +107,6 @@ pub(super) fn failure(error: &AwsError, connection: &Connection) -> FetchError {
         _ => String::new(),
     };
     FetchError::new(error.class, format!("{}{place}", error.reason))
-}
-
-/// The configuration of `connection`, as an error that names what is missing.
-pub(super) async fn config(aws: &Aws, connection: &Connection) -> Result<aws_config::SdkConfig, FetchError> {
-    aws.config(connection).await.map_err(|error| failure(&error, connection))
 }
 
 #[cfg(test)]

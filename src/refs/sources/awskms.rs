@@ -17,7 +17,7 @@ use futures::future::{BoxFuture, FutureExt};
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
 use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, SchemeOption, Source};
-use crate::refs::sources::aws::{self, Answers, Indexed};
+use crate::refs::sources::aws;
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -76,21 +76,13 @@ impl Source for Kms {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        aws::fetch_regions(&self.connection, at, |connection, at| self.fetch_region(connection, at)).boxed()
-    }
-}
-
-impl Kms {
-    async fn fetch_region(&self, connection: Connection, at: Indexed) -> Answers {
-        let region = match aws::config(&self.aws, &connection).await {
-            Ok(config) => Region { client: Client::new(&config), connection },
-            Err(error) => return aws::fail(&at, &error),
-        };
-        aws::side_by_side(at, |(index, locator)| {
-            let region = &region;
-            async move { vec![(index, region.decrypt(&locator).await)] }
+        aws::fetch_regions(&self.aws, &self.connection, at, |config, connection, at| async move {
+            let region = Region { client: Client::new(&config), connection };
+            let decrypt =
+                async |(index, locator): (usize, Locator)| vec![(index, region.decrypt(&locator).await)];
+            aws::side_by_side(at, decrypt).await
         })
-        .await
+        .boxed()
     }
 }
 

@@ -67,17 +67,11 @@ impl Source for SecretsManager {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        aws::fetch_regions(&self.connection, at, |connection, at| self.fetch_region(connection, at)).boxed()
-    }
-}
-
-impl SecretsManager {
-    async fn fetch_region(&self, connection: Connection, at: Indexed) -> Answers {
-        let region = match aws::config(&self.aws, &connection).await {
-            Ok(config) => Region { client: Client::new(&config), connection },
-            Err(error) => return aws::fail(&at, &error),
-        };
-        aws::side_by_side(calls(at), |call| region.call(call)).await
+        aws::fetch_regions(&self.aws, &self.connection, at, |config, connection, at| async move {
+            let region = Region { client: Client::new(&config), connection };
+            aws::side_by_side(calls(at), |call| region.call(call)).await
+        })
+        .boxed()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::fault::Class;
 use crate::refs::source::{
     Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
-use crate::refs::sources::aws::{self, Answers, Indexed};
+use crate::refs::sources::aws::{self, Answers};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -90,19 +90,13 @@ impl Source for ParameterStore {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        aws::fetch_regions(&self.connection, at, |connection, at| self.fetch_region(connection, at)).boxed()
-    }
-}
-
-impl ParameterStore {
-    async fn fetch_region(&self, connection: Connection, at: Indexed) -> Answers {
-        let region = match aws::config(&self.aws, &connection).await {
-            Ok(config) => Region { client: Client::new(&config), connection },
-            Err(error) => return aws::fail(&at, &error),
-        };
-        let (calls, mut answers) = calls(&at);
-        answers.extend(aws::side_by_side(calls, |call| region.call(call)).await);
-        answers
+        aws::fetch_regions(&self.aws, &self.connection, at, |config, connection, at| async move {
+            let region = Region { client: Client::new(&config), connection };
+            let (calls, mut answers) = calls(&at);
+            answers.extend(aws::side_by_side(calls, |call| region.call(call)).await);
+            answers
+        })
+        .boxed()
     }
 }
 
@@ -276,6 +270,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::refs::sources::aws::Indexed;
     use crate::refs::sources::mock::{self, locator};
 
     #[test]
