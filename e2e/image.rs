@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use support::MARKER;
 use support::fake_aws::FakeSecretsManager;
 use support::fake_dns;
-use support::grpc_go::grpc_go;
+use support::grpc_go::{grpc_go, told};
 use support::process::Run;
 use support::product::{generate, shipped};
 use support::repository::Repository;
@@ -196,13 +196,7 @@ fn it_serves_as_a_locked_down_sidecar() {
 
     let repository = Repository::with_example("hello");
     let parameters = r#"[{"name":"valueFiles","array":["secrets/database.yaml","secrets/mail.yaml"]}]"#;
-    let expected = generate(&repository, "app")
-        .env("STRONGROOM_KEYS_DIR", top().join("examples/keys"))
-        .env("ARGOCD_APP_PARAMETERS", parameters);
-    let told = expected.into_command();
-    let told = told.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
-    let told = told.filter(|(name, _)| name.starts_with("ARGOCD_") || name.starts_with("KUBE_"));
-    let told: Vec<_> = told.map(|(name, value)| format!("{name}={value}")).collect();
+    let told = told(generate(&repository, "app").env("ARGOCD_APP_PARAMETERS", parameters));
     let socket = folder.path().join("plugins/strongroom.sock");
     let manifests = grpc_go(&socket, &repository.path(), "app").args(told).ok();
     assert!(manifests.contains("kind: Secret"), "{manifests}");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use support::MARKER;
 use support::collector::MockCollector;
-use support::grpc_go::grpc_go;
+use support::grpc_go::{grpc_go, told};
 use support::process::Run;
 use support::product::{generate, strongroom};
 use support::repository::Repository;
@@ -81,11 +81,7 @@ impl Pod {
 
     /// A call for the app, with the environment that `generate` gets, and `more`, in which the later one counts.
     fn call(&self, more: &[&str]) -> Run {
-        let command = self.generate().into_command();
-        let told = command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
-        let told = told.filter(|(name, _)| name.starts_with("ARGOCD_") || name.starts_with("KUBE_"));
-        let told: Vec<_> = told.map(|(name, value)| format!("{name}={value}")).collect();
-        grpc_go(&self.socket(), &self.repository.path(), "app").args(told).args(more)
+        grpc_go(&self.socket(), &self.repository.path(), "app").args(told(self.generate())).args(more)
     }
 
     fn generate(&self) -> Run {
