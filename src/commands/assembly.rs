@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::address::{self, AddressListError};
 use crate::aws::Aws;
 use crate::config::Operator;
 use crate::environment::Environment;
@@ -20,7 +21,6 @@ use crate::sops::keys::kms::Kms;
 use crate::sops::keys::transit::Transit;
 use crate::sops::keys::{KeyUnwrap, Keyring};
 use crate::sops::open::OpenOptions;
-use crate::vault::address::{self, AddressListError};
 use crate::vault::{Settings, Vault};
 
 /// Whose wishes the process follows beside the operator's.

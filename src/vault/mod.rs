@@ -3,7 +3,6 @@
 //! The operator's environment says how to log in; see `login`. A token is sent only to an address that the operator
 //! names, with `VAULT_ADDR` (`BAO_ADDR`) or in the list of [`Settings::addresses`], whatever a repository says.
 
-pub mod address;
 mod login;
 #[cfg(test)]
 pub(crate) mod mock;
@@ -19,10 +18,10 @@ use reqwest::{Client, Method};
 use serde_json::Value as Json;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
+use crate::address::{Address, AddressError};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::secret::Secret;
-use crate::vault::address::Address;
 use crate::vault::login::{Login, Session};
 use crate::web::{self, Answer, Tls, WebError};
 
@@ -153,7 +152,7 @@ impl Vault {
 
     fn address(&self, connection: &Connection) -> Result<Address, VaultError> {
         let (brand, variable) = (connection.brand, format!("{}ADDR", connection.brand.prefix()));
-        let wrong = |what: &str, why: address::AddressError| {
+        let wrong = |what: &str, why: AddressError| {
             VaultError::new(Class::Invalid, format!("{what} is no address of {}: {why}", brand.name()))
         };
         let own = brand.variable(&self.environment, "ADDR");
@@ -375,7 +374,7 @@ impl Server {
     async fn send(&self, call: Call<'_>, session: Option<&Session>) -> Result<Answer, VaultError> {
         let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
         let method = if call.body.is_some() { Method::PUT } else { Method::GET };
-        let mut url = self.address.join(call.path);
+        let mut url = self.address.join(std::iter::once("v1").chain(call.path.iter().copied()));
         if let Some(version) = call.version {
             url.query_pairs_mut().append_pair("version", version);
         }

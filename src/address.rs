@@ -1,4 +1,6 @@
 //! Addresses of servers, in one spelling, so that two of them can be compared.
+//!
+//! A login goes only to an address that the operator names; one that a repository names must be on the operator's list.
 
 use std::fmt;
 use std::str::FromStr;
@@ -44,10 +46,10 @@ impl Address {
         &self.0
     }
 
-    /// The URL of `path` below `/v1/`, each segment encoded.
-    pub(super) fn join(&self, path: &[&str]) -> Url {
+    /// The URL of `path` below this address, each segment encoded.
+    pub fn join<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.0.clone();
-        url.path_segments_mut().expect("http has a path").pop_if_empty().push("v1").extend(path);
+        url.path_segments_mut().expect("http has a path").pop_if_empty().extend(path);
         url
     }
 }
@@ -101,10 +103,10 @@ mod tests {
     #[test]
     fn segments_cannot_leave_their_place() {
         let address: Address = "https://vault.example/x".parse().unwrap();
-        let url = address.join(&["secret", "a/b", "c?d#e", "%2e%2e"]);
+        let url = address.join(["v1", "secret", "a/b", "c?d#e", "%2e%2e"]);
         assert_eq!(url.as_str(), "https://vault.example/x/v1/secret/a%2Fb/c%3Fd%23e/%252e%252e");
         let plain: Address = "http://h:1".parse().unwrap();
-        assert_eq!(plain.join(&["sys", "health"]).as_str(), "http://h:1/v1/sys/health");
+        assert_eq!(plain.join(["sys", "health"]).as_str(), "http://h:1/sys/health");
     }
 
     #[test]
