@@ -1,10 +1,11 @@
-//! The values and patches of `argocd-values/`, rendered by the real helm as the argo-cd chart would place them.
+//! The values and patches of `argocd-values/`, rendered by the real helm as the argo-cd chart would place them, and by the
+//! real kustomize.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -12,8 +13,11 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value as Json, json};
 
 use support::helm::helm_bare;
+use support::kubernetes::assert_valid;
+use support::process::Run;
 use support::product::strongroom;
-use support::tools::top;
+use support::repository::{Repository, copy};
+use support::tools::{tool, top};
 
 /// What is given after `base.yaml`.
 const OVERLAYS: [&str; 8] =
@@ -34,17 +38,43 @@ fn rendered(files: &[&str]) -> Vec<Json> {
     documents(&helm_bare("helm", chart).args(flags).ok())
 }
 
-/// What one directory of `argocd-values/kustomize/` holds: patches, in files or in place, and resources.
-fn kustomized(name: &str) -> Vec<Json> {
-    let folder = top().join("argocd-values/kustomize").join(name);
-    let read = |file: &Json| documents(&fs::read_to_string(folder.join(file.as_str().unwrap())).unwrap());
-    let kustomization = read(&json!("kustomization.yaml")).remove(0);
-    assert_eq!(kustomization["kind"], "Component", "{name}");
-    let patches = items(&kustomization["patches"]).iter().flat_map(|patch| match &patch["patch"] {
-        Json::String(text) => documents(text),
-        _ => read(&patch["path"]),
-    });
-    patches.chain(items(&kustomization["resources"]).iter().flat_map(read)).collect()
+/// All objects that the real kustomize makes of these components and the manifests of an Argo CD without Strongroom.
+fn kustomized(components: &[&str]) -> Vec<Json> {
+    let repository = Repository::new();
+    copy(&top().join("argocd-values/kustomize"), &repository.path().join("strongroom"));
+    let components: Vec<_> = components.iter().map(|name| format!("strongroom/{name}")).collect();
+    let kustomization = json!({"resources": ["argocd.yaml"], "components": components});
+    repository.write("kustomization.yaml", kustomization.to_string());
+    repository.write("argocd.yaml", helm_bare("helm", top().join("e2e/fixtures/argo-chart")).ok());
+    documents(&Run::new(tool("kubectl")).arg("kustomize").arg(repository.path()).ok())
+}
+
+/// By kind and name, with the lists of named things sorted: what patches order otherwise means the same.
+fn sorted(objects: Vec<Json>) -> BTreeMap<String, Json> {
+    let named = |mut object: Json| {
+        sort_lists(&mut object);
+        (format!("{} {}", object["kind"], object["metadata"]["name"]), object)
+    };
+    objects.into_iter().map(named).collect()
+}
+
+fn sort_lists(value: &mut Json) {
+    match value {
+        Json::Array(items) => {
+            items.iter_mut().for_each(sort_lists);
+            items.sort_by_key(|item| item["name"].as_str().map(str::to_owned));
+        }
+        Json::Object(fields) => fields.values_mut().for_each(sort_lists),
+        _ => {}
+    }
+}
+
+/// One patch of `argocd-values/operator/`.
+fn operator(name: &str) -> Json {
+    let path = top().join(format!("argocd-values/operator/{name}.yaml"));
+    let mut documents = documents(&fs::read_to_string(path).unwrap());
+    assert_eq!(documents.len(), 1, "kubectl patch takes one document: {name}");
+    documents.remove(0)
 }
 
 fn items(list: &Json) -> &[Json] {
@@ -152,12 +182,18 @@ fn no_file_for_the_chart_is_left_out_here() {
 }
 
 #[test]
-fn the_base_has_at_most_thirty_lines() {
+fn the_base_has_as_many_lines_and_parts_as_the_readme_says_and_at_most_thirty_lines() {
     let text = fs::read_to_string(values("base")).unwrap();
     let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with('#')).count();
     assert!(lines <= 30, "{lines}");
     let readme = fs::read_to_string(top().join("README.md")).unwrap();
     assert!(readme.contains(&format!("{lines} lines of Helm values")), "README.md has another count");
+    let values = &documents(&text)[0]["repoServer"];
+    assert_eq!(values.as_object().unwrap().len(), 2, "nothing else of the repo-server is changed: {values}");
+    let parts = (items(&values["extraContainers"]).len(), items(&values["volumes"]).len());
+    let container = &values["extraContainers"][0];
+    assert_eq!((parts, &container["env"]), ((1, 2), &Json::Null));
+    assert!(readme.contains("| one container, 2 volumes, no variable that must be set |"));
 }
 
 #[test]
@@ -178,31 +214,105 @@ fn the_stock_server_finds_its_program_its_configuration_and_ours() {
 }
 
 #[test]
-fn the_patches_say_what_the_values_say() {
-    let (values, patches) = (rendered(&["base"]), kustomized("base"));
-    assert_eq!(sidecar(&patches), sidecar(&values));
-    let patched = names(&pod(&patches)["volumes"], "name");
-    assert_eq!(patched, BTreeSet::from(["strongroom-keys", "strongroom-tmp"]));
-    for volume in items(&pod(&patches)["volumes"]) {
-        assert!(items(&pod(&values)["volumes"]).contains(volume), "{volume}");
-    }
-    assert_eq!(settings(&patches), settings(&values));
+fn every_object_is_valid_for_kubernetes() {
     for overlay in OVERLAYS {
-        let (values, patches) = (rendered(&[overlay]), kustomized(overlay));
-        assert_eq!(settings(&patches), settings(&values), "{overlay}");
-        for kind in ["Service", "ServiceMonitor", "PrometheusRule", "NetworkPolicy"] {
-            assert_eq!(find(&patches, kind), find(&values, kind), "{overlay}");
+        for base in ["base", "stock-server"] {
+            for object in rendered(&[base, overlay]) {
+                assert_valid(&object, &format!("{base} and {overlay}"));
+            }
         }
-        if let Some(account) = find(&patches, "ServiceAccount") {
-            let same = &find(&values, "ServiceAccount").unwrap()["metadata"];
-            assert_eq!(&account["metadata"], same, "{overlay}");
+        if overlay != "network-policy" {
+            assert_valid(&operator(overlay), &format!("operator/{overlay}"));
         }
     }
-    let stock = rendered(&["stock-server"]);
-    let patch = kustomized("stock-server");
-    assert_eq!(sidecar(&patch)["command"], sidecar(&stock)["command"]);
-    let mounts = items(&sidecar(&stock)["volumeMounts"]);
-    assert!(items(&sidecar(&patch)["volumeMounts"]).iter().all(|mount| mounts.contains(mount)));
+    assert_valid(&operator("base"), "operator/base");
+}
+
+#[test]
+fn the_schema_is_strict() {
+    let holds = |spec: &Json| {
+        let object =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": spec});
+        std::panic::catch_unwind(|| assert_valid(&object, "a")).is_ok()
+    };
+    let with = |container: Json| json!({"selector": {}, "template": {"spec": {"containers": [container]}}});
+    assert!(holds(&with(json!({"name": "a"}))));
+    let unknown = json!({"name": "a", "imagePullPolice": "Always"});
+    for container in [unknown, json!({"image": "a"}), json!({"name": 7})] {
+        assert!(!holds(&with(container.clone())), "{container}");
+    }
+    assert!(!holds(&json!({"template": {}})), "it has no selector");
+}
+
+#[test]
+fn the_components_make_what_the_values_make() {
+    assert_eq!(sorted(kustomized(&[])), sorted(rendered(&[])));
+    for overlay in OVERLAYS {
+        assert_eq!(sorted(kustomized(&["base", overlay])), sorted(rendered(&["base", overlay])), "{overlay}");
+    }
+    let stock = kustomized(&["base", "stock-server"]);
+    assert_eq!(sorted(stock), sorted(rendered(&["stock-server"])));
+    let several = ["base", "age", "vault", "policy"];
+    assert_eq!(sorted(kustomized(&several)), sorted(rendered(&several)), "the last one wins");
+}
+
+#[test]
+fn the_operator_is_told_what_the_values_say() {
+    let (values, patch) = (rendered(&["base"]), operator("base"));
+    let repo = &patch["spec"]["repo"];
+    let mut expected = sidecar(&values).clone();
+    let context = expected["securityContext"].as_object_mut().unwrap();
+    // OpenShift chooses the user itself, and refuses a pod that does.
+    context.retain(|field, _| !["runAsUser", "runAsGroup"].contains(&field.as_str()));
+    assert_eq!(repo["sidecarContainers"], json!([expected]));
+    let volumes = items(&repo["volumes"]);
+    assert_eq!(names(&repo["volumes"], "name"), BTreeSet::from(["strongroom-keys", "strongroom-tmp"]));
+    assert!(volumes.iter().all(|volume| items(&pod(&values)["volumes"]).contains(volume)));
+    let variables = [("controller", 0), ("server", 1), ("repo", 2)].map(|(part, index)| {
+        let variable = &patch["spec"][part]["env"][0];
+        (index, variable["name"].as_str().unwrap().to_owned(), variable["value"].clone())
+    });
+    let of_values = settings(&values);
+    for (index, name, value) in variables {
+        let (variable, parameter) = PARAMETERS[index];
+        assert_eq!((name.as_str(), &value), (variable, &of_values[parameter]));
+    }
+    for overlay in OVERLAYS.into_iter().filter(|overlay| *overlay != "network-policy") {
+        let patch = operator(overlay);
+        let settings = Json::Object(settings_of(&[overlay]));
+        assert_eq!(patch["spec"]["cmdParams"], settings, "{overlay}");
+        let mounts_token = pod(&rendered(&[overlay]))["automountServiceAccountToken"] == true;
+        assert_eq!(patch["spec"]["repo"]["mountsatoken"] == true, mounts_token, "{overlay}");
+    }
+}
+
+/// Argo CD's own parameters in `base.yaml`, and the variables that they are to the programs that read them.
+const PARAMETERS: [(&str, &str); 3] = [
+    ("ARGOCD_APPLICATION_CONTROLLER_REPO_SERVER_TIMEOUT_SECONDS", "controller.repo.server.timeout.seconds"),
+    ("ARGOCD_SERVER_REPO_SERVER_TIMEOUT_SECONDS", "server.repo.server.timeout.seconds"),
+    ("ARGOCD_REPO_SERVER_PLUGIN_TAR_EXCLUSIONS", "reposerver.plugin.tar.exclusions"),
+];
+
+/// What these value files set, without what the chart sets itself.
+fn settings_of(files: &[&str]) -> Map<String, Json> {
+    let own = settings(&rendered(&[]));
+    settings(&rendered(files)).into_iter().filter(|(name, _)| !own.contains_key(name)).collect()
+}
+
+#[test]
+fn no_way_to_install_is_left_out_here() {
+    let names_in = |folder: &str| {
+        let entries = fs::read_dir(top().join("argocd-values").join(folder)).unwrap();
+        let stem =
+            |entry: std::io::Result<fs::DirEntry>| entry.unwrap().path().file_stem().unwrap().to_owned();
+        entries.map(stem).map(|name| name.into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    let overlays = OVERLAYS.into_iter().map(str::to_owned);
+    let all: BTreeSet<_> = overlays.chain(["base".to_owned(), "stock-server".to_owned()]).collect();
+    assert_eq!(names_in("kustomize"), all);
+    // The policy is one object, the same for all; the stock server needs a volume that the operator names.
+    let of_operator = all.into_iter().filter(|name| name != "network-policy" && name != "stock-server");
+    assert_eq!(names_in("operator"), of_operator.collect());
 }
 
 /// Every name of a series that the product has, as its pages, its dashboard and its alerts may spell it.

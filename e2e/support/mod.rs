@@ -20,6 +20,7 @@ pub mod fake_dns;
 pub mod grpc_go;
 pub mod helm;
 pub mod keys;
+pub mod kubernetes;
 pub mod moto;
 pub mod openbao;
 pub mod process;
