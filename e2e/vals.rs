@@ -39,6 +39,8 @@ struct Table {
 struct Row {
     name: String,
     input: String,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
     expect: Option<String>,
     error: Option<String>,
     vals: String,
@@ -51,7 +53,6 @@ type Outcome = Result<serde_json::Value, String>;
 async fn references_mean_what_the_table_says_here_and_in_vals() {
     let table: Table = serde_yaml::from_str(include_str!("vals/rows.yaml")).unwrap();
     let (repository, moto) = world(&table);
-    let resolver = resolver(&table, &moto);
     let mut wrong = Vec::new();
     for row in &table.rows {
         let expected: Outcome = match (&row.expect, &row.error) {
@@ -59,11 +60,13 @@ async fn references_mean_what_the_table_says_here_and_in_vals() {
             (None, Some(class)) => Err(class.clone()),
             _ => panic!("{}: either expect or error", row.name),
         };
-        let ours = evaluate(&resolver, &repository.path(), &row.input).await;
+        let mut environment = table.environment.clone();
+        environment.extend(row.environment.clone());
+        let ours = evaluate(&resolver(&environment, &moto), &repository.path(), &row.input).await;
         if ours != expected {
             wrong.push(format!("{}: {ours:?} here, not {expected:?}", row.name));
         }
-        let theirs = vals(&table, &moto, &repository.path(), &row.input);
+        let theirs = vals(&environment, &moto, &repository.path(), &row.input);
         let same = match (&theirs, &expected) {
             (Ok(theirs), Ok(expected)) => theirs == expected,
             (theirs, expected) => theirs.is_err() && expected.is_err(),
@@ -81,7 +84,7 @@ async fn ciphertexts_of_a_real_key_say_the_same_here_and_in_vals() {
     let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
     let table: Table = serde_yaml::from_str(nothing).unwrap();
     let (repository, moto) = world(&table);
-    let resolver = resolver(&table, &moto);
+    let resolver = resolver(&table.environment, &moto);
     let key = moto.create_key();
     let plain = moto.encrypt(&key, "user: STRONGROOM-MARKER", &[]);
     let bound = moto.encrypt(&key, "STRONGROOM-MARKER", &[("team", "a")]);
@@ -95,7 +98,7 @@ async fn ciphertexts_of_a_real_key_say_the_same_here_and_in_vals() {
     ] {
         let input = format!("a: {reference}\n");
         assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
-        let theirs = vals(&table, &moto, &repository.path(), &input);
+        let theirs = vals(&table.environment, &moto, &repository.path(), &input);
         assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
     }
 }
@@ -115,11 +118,11 @@ fn world(table: &Table) -> (Repository, Moto) {
     (repository, moto)
 }
 
-fn resolver(table: &Table, moto: &Moto) -> Resolver {
+fn resolver(environment: &BTreeMap<String, String>, moto: &Moto) -> Resolver {
     let credentials = Credentials::new("test", "test", None, None, "moto");
     let aws = Aws::emulated(moto.url(), support::moto::REGION, credentials);
     let ambient = Ambient {
-        environment: table.environment.clone().into_iter().collect::<Environment>(),
+        environment: environment.clone().into_iter().collect::<Environment>(),
         aws: Arc::new(aws),
         vault: Arc::default(),
         keyring: Arc::default(),
@@ -142,10 +145,9 @@ async fn evaluate(resolver: &Resolver, repository: &Path, input: &str) -> Outcom
     data(edits.apply(input).expect("edits of one text fit together").expose())
 }
 
-fn vals(table: &Table, moto: &Moto, repository: &Path, input: &str) -> Outcome {
+fn vals(environment: &BTreeMap<String, String>, moto: &Moto, repository: &Path, input: &str) -> Outcome {
     let run = Run::new(tool("vals")).args(["eval", "-f", "-"]).directory(repository).stdin(input);
-    let output =
-        run.env("PATH", "/usr/bin:/bin").envs(table.environment.clone()).envs(moto.environment()).output();
+    let output = run.env("PATH", "/usr/bin:/bin").envs(moto.environment()).envs(environment.clone()).output();
     if output.status.success() { data(&output.stdout) } else { Err(output.stderr) }
 }
 

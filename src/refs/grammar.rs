@@ -16,6 +16,7 @@
 //! - Path, options and keys are percent-decoded, keys after they were split at `/`. A path that starts with
 //!   `arn:aws:` or `arn:aws-` is taken verbatim.
 //! - `optional=true` and `default=…` are options of every scheme: what is not found is then empty, or that default.
+//!   `fallback_value=…`, the word of vals' gcpsecrets, is `default=…` that `optional=true` wins over.
 //! - **A literal `ref+scheme://`** is written with one more plus: `ref++scheme://` is the text `ref+scheme://`,
 //!   `ref+++scheme://` is `ref++scheme://`, and so on. Nothing else is an escape, so no other text changes.
 //!
@@ -99,7 +100,7 @@ pub struct Target {
     pub scheme: String,
     /// Percent-decoded; a leading `/` is kept only where the reference has an empty host, as in `file:///x`.
     pub path: String,
-    /// All options but `optional` and `default`.
+    /// All options but `optional`, `default` and `fallback_value`.
     pub options: Params,
     /// The keys to walk; `None` is the whole document, as a string.
     pub fragment: Option<Vec<String>>,
@@ -114,7 +115,7 @@ pub enum Missing {
     Fail,
     /// The empty string: `optional=true`.
     Empty,
-    /// This string: `default=…`.
+    /// This string: `default=…` or `fallback_value=…`.
     Default(String),
 }
 
@@ -406,7 +407,11 @@ fn take_missing(options: &mut Params) -> Result<Missing, GrammarError> {
         Some("true") => Missing::Empty,
         Some(_) => return Err(GrammarError::Optional),
     };
-    Ok(options.remove("default").map_or(optional, Missing::Default))
+    let (default, fallback) = (options.remove("default"), options.remove("fallback_value"));
+    Ok(match (default, optional, fallback) {
+        (Some(default), _, _) | (None, Missing::Fail, Some(default)) => Missing::Default(default),
+        (None, optional, _) => optional,
+    })
 }
 
 fn parse_fragment(fragment: &str) -> Result<Option<Vec<String>>, GrammarError> {

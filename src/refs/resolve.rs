@@ -17,6 +17,7 @@ use futures::future;
 
 use crate::document::value::{PickError, Value, ValueError};
 use crate::document::{ParseError, text_of};
+use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::observe::audit::Access;
 use crate::policy::{Authorise, Denied, What};
@@ -32,6 +33,12 @@ const SOURCES_KEPT: usize = 256;
 
 /// The scheme whose path is the value itself.
 const VALUE_IN_PATH: &str = "echo";
+
+/// Where the operator says an option that a reference leaves out, as for vals: `VALS_REGION`.
+const OPTION_PREFIX: &str = "VALS_";
+
+/// Options that vals takes from the reference alone.
+const SAID_BY_REFERENCE_ONLY: [&str; 3] = ["inCluster", "include_doppler_defaults", "no_verify_tls"];
 
 /// See [`Resolver::limit`].
 const MAX_TOTAL: usize = 128 << 20;
@@ -186,7 +193,8 @@ impl Resolver {
 
     fn allowed(&self, scope: &Scope, target: Target) -> Result<Plan, RefCause> {
         let scheme = (self.find)(&target.scheme)?;
-        let (connection, params) = split_options(scheme, &target.options)?;
+        let options = with_operators(scheme, &target.options, &self.ambient.environment);
+        let (connection, params) = split_options(scheme, &options)?;
         let path = (scheme.normalise)(scope, &target.path, &params)?;
         let what = What::Reference { scheme: scheme.name, path: &path, connection: &connection };
         self.policy.authorise(&scope.who, what)?;
@@ -310,6 +318,21 @@ fn rounds<'a>(expressions: &[&'a Expression]) -> Vec<Vec<&'a Reference>> {
 }
 
 type Seen<'a> = HashMap<&'a Reference, usize>;
+
+/// `options`, and those that only the operator says. What a reference says counts, also that it is empty.
+fn with_operators(scheme: &Scheme, options: &Params, environment: &Environment) -> Params {
+    let mut all = options.clone();
+    for SchemeOption { name, .. } in scheme.connection.iter().chain(scheme.document) {
+        if all.contains_key(*name) || SAID_BY_REFERENCE_ONLY.contains(name) {
+            continue;
+        }
+        let variable = format!("{OPTION_PREFIX}{}", name.to_ascii_uppercase());
+        if let Some(value) = environment.get(&variable) {
+            all.insert((*name).to_owned(), value.to_owned());
+        }
+    }
+    all
+}
 
 /// The options of the connection and those of the document; empty ones are as if not there.
 fn split_options(scheme: &'static Scheme, options: &Params) -> Result<(Params, Params), RefCause> {
@@ -517,7 +540,6 @@ mod tests {
     use futures::future::{BoxFuture, FutureExt};
 
     use super::*;
-    use crate::environment::Environment;
     use crate::fault::report;
     use crate::policy::AllowList;
     use crate::refs::source::{Open, verbatim};
@@ -638,6 +660,9 @@ mod tests {
             ("ref+store://absent?default=5", r#""5""#),
             ("ref+store://doc?default=5#/absent", r#""5""#),
             ("ref+store://doc?default=5#/port", "5432"),
+            ("ref+store://absent?fallback_value=5", r#""5""#),
+            ("ref+store://absent?fallback_value=5&optional=true", r#""""#),
+            ("ref+store://doc?fallback_value=5#/port", "5432"),
             ("ref++store://doc", r#""ref+store://doc""#),
             ("ref+echo://a/b", r#""a/b""#),
             ("ref+echo://a/b#/a", r#""b""#),
@@ -683,7 +708,7 @@ mod tests {
             ),
             (
                 "ref+store://a?nothing=1",
-                "Invalid ref+store://a?nothing=***: scheme store has no option \"nothing\"\nhelp: its options are c, version, optional, default",
+                "Invalid ref+store://a?nothing=***: scheme store has no option \"nothing\"\nhelp: its options are c, version, optional, default, fallback_value",
             ),
             ("ref+store://a?c=broken", "Invalid ref+store://a?c=***: cannot be opened"),
             ("ref+store://slow", &*format!("Timeout ref+store://slow: {TOO_LATE}")),
@@ -758,6 +783,43 @@ mod tests {
         assert_eq!(asked(), [""; 0]);
         resolve_all(&denied, &["ref+store://%74eam-a%2Fx"]).await;
         assert_eq!(asked(), ["{} team-a/x"], "what was allowed is what is asked for");
+    }
+
+    #[tokio::test]
+    async fn what_a_reference_leaves_out_the_operator_may_say_and_the_policy_sees_it() {
+        asked();
+        let with_variables = |allow: &str| {
+            let mut resolver = resolver(allow);
+            let variables = [
+                ("doc", "{user: me}"),
+                ("VALS_C", "operator's"),
+                ("VALS_VERSION", ""),
+                ("VALS_OPTIONAL", "true"),
+            ];
+            resolver.ambient.environment = variables.into_iter().collect();
+            resolver
+        };
+        let allowed = with_variables("store://doc?c=operator's");
+        for (text, expected) in [
+            ("ref+store://doc#/user", Ok("{\"c\": \"operator's\"} doc")),
+            ("ref+store://doc?c=own#/user", Err("Denied ")),
+            // What is empty is as good as not there, and was not left out.
+            ("ref+store://doc?c=#/user", Ok("{} doc")),
+            ("ref+store://doc#/absent", Err("NotFound ")),
+        ] {
+            let outcome = resolve_all(&allowed, &[text]).await.remove(0);
+            match expected {
+                Ok(question) => {
+                    assert_eq!((outcome.is_ok(), asked()), (true, vec![question.to_owned()]), "{text}")
+                }
+                Err(class) => assert!(outcome.unwrap_err()[0].starts_with(class), "{text}"),
+            }
+        }
+        let refused = resolve_all(&with_variables("store://doc"), &["ref+store://doc#/user"]).await.remove(0);
+        assert!(
+            refused.unwrap_err()[0]
+                .starts_with("Denied ref+store://doc#/user: app \"\" may not open ref+store://doc with c")
+        );
     }
 
     #[tokio::test]

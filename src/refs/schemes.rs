@@ -23,6 +23,7 @@ pub const SCHEMES: &[&Scheme] = &[
 pub const COMMON_OPTIONS: &[SchemeOption] = &[
     SchemeOption { name: "optional", doc: "`true`: what is not found is the empty string" },
     SchemeOption { name: "default", doc: "what is not found is this text" },
+    SchemeOption { name: "fallback_value", doc: "the same, as vals' `gcpsecrets` spells it" },
 ];
 
 /// Schemes of vals that are to come.
@@ -176,6 +177,8 @@ The strings are those of vals.
   made of an opened value is refused, and what a reference resolves to is never resolved again.
 - A missing document or key is an error, unless the reference has `optional=true` or a `default`. Neither forgives
   a denial. An option that a scheme does not have is an error.
+- An option that a reference leaves out is what the operator says with `VALS_` and its name in upper case:
+  `VALS_REGION=eu-west-1` in Strongroom's own environment. Options of every scheme are not among them.
 ";
 
 fn options(page: &mut String, options: &[SchemeOption]) {
