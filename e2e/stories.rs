@@ -8,6 +8,7 @@ mod support;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use support::MARKER;
@@ -287,6 +288,95 @@ fn what_a_later_source_overrides_is_not_fetched() {
         assert!(output.contains(&format!("one: \"string {MARKER}-{winner}\"")), "{winner}:\n{output}");
         assert_eq!(store.answered(), 1, "{winner}");
     }
+}
+
+/// Folders and archives, aliases, conditions, globals, and what a chart above says. `reference` spells a value.
+fn chart_of_charts(reference: impl Fn(&str) -> String) -> Repository {
+    let repository = Repository::with_secret_chart();
+    let all = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {{{{ .Chart.Name }}}}}}\ndata: {{{name}: {{{{ .Values | toJson | \
+             quote }}}}}}\n"
+        )
+    };
+    let chart = |path: &str, rest: &str, values: &str| {
+        let name = Path::new(path).file_name().unwrap().to_str().unwrap();
+        let manifest = format!("apiVersion: v2\nname: {name}\nversion: 0.1.0\n{rest}");
+        repository.write(format!("{path}/Chart.yaml"), manifest);
+        repository.write(format!("{path}/values.yaml"), values);
+        repository.write(format!("{path}/templates/secret.yaml"), all(name));
+    };
+    let dependencies = "dependencies:\n  \
+        - {name: db, version: 0.1.0, alias: primary, condition: primary.enabled}\n  \
+        - {name: db, version: 0.1.0, alias: replica, condition: 'nothing,replica.enabled'}\n  \
+        - {name: cache, version: 0.1.0}\n  - {name: off, version: 0.1.0, tags: [extras]}\n";
+    let defaults =
+        "primary: {user: plain, conf: {b: mine}}\nreplica: {enabled: false}\ntags: {extras: true}\n";
+    chart("app", dependencies, defaults);
+    let db = format!(
+        "password: {}\nuser: {}\nmode: 0644\nconf: {}\nlist: [a, {{no: no, b: {}}}]\n",
+        reference("db#/password"),
+        reference("absent"),
+        reference("db#/conf"),
+        reference("db#/password")
+    );
+    chart("app/charts/db", "", &db);
+    chart("app/charts/off", "", &format!("password: {}\n", reference("absent")));
+    chart("app/charts/unlisted", "", &format!("password: {}\n", reference("plain")));
+    let metrics = "dependencies: [{name: metrics, version: 0.1.0, alias: watch, condition: watch.on}]\n";
+    let cache = format!(
+        "token: {}\nglobal: {{token: {}, own: {}}}\n",
+        reference("plain"),
+        reference("absent"),
+        reference("plain")
+    );
+    chart("cache", metrics, &cache);
+    chart("cache/charts/metrics", "", &format!("on: yes\ntoken: {}\n", reference("plain")));
+    let pack =
+        Run::new(tool("helm")).env("HOME", repository.path()).args(["package", "-d", "app/charts", "cache"]);
+    pack.directory(repository.path()).ok();
+    repository.write("app/given.yaml", "global: {token: given}\ntags: {extras: false}\n");
+    repository
+}
+
+#[test]
+fn references_in_default_values_of_subcharts_resolve_where_the_chart_is_rendered() {
+    let document = serde_json::json!({"password": format!("{MARKER}-db"), "conf": {"a": 1, "b": 2}});
+    let secrets = [("db", document.to_string()), ("plain", format!("{MARKER}-plain"))];
+    let secrets = secrets.map(|(name, value)| (name.to_owned(), value));
+    let store = FakeSecretsManager::start(&secrets, Duration::ZERO);
+    let plain = chart_of_charts(|reference| match reference {
+        "db#/password" => format!("{MARKER}-db"),
+        "db#/conf" => "{a: 1, b: 2}".to_owned(),
+        "plain" => format!("{MARKER}-plain"),
+        _ => "nothing".to_owned(),
+    });
+    let repository = chart_of_charts(|reference| format!("ref+awssecrets://{reference}"));
+    for helm in HELMS {
+        let expected = helm_template(helm, plain.path().join("app")).args(["--values", "given.yaml"]).ok();
+        assert!(expected.contains("watch") && !expected.contains("replica/"), "{expected}");
+        let run = at(&store, generate(&repository, "app"))
+            .env("STRONGROOM_HELM", tool(helm))
+            .env("STRONGROOM_ALLOW_REFS", "awssecrets")
+            .env("ARGOCD_APP_PARAMETERS", r#"[{"name":"valueFiles","array":["given.yaml"]}]"#);
+        assert_eq!(run.ok(), expected, "{helm}");
+    }
+    assert_eq!(store.answered(), HELMS.len(), "one batch a render, of what is there");
+}
+
+#[test]
+fn a_reference_in_a_subchart_that_fails_is_told_with_its_file() {
+    let repository = chart_of_charts(|_| "ref+awssecrets://absent".to_owned());
+    let error = generate(&repository, "app").env("ARGOCD_APP_PARAMETERS", "null").fails();
+    for place in [
+        "password of the chart's charts/db/values.yaml",
+        "list[1].b of the chart's charts/db/values.yaml",
+        "token of the chart's charts/cache-0.1.0.tgz: charts/metrics/values.yaml",
+        "global.own of the chart's charts/cache-0.1.0.tgz: values.yaml",
+    ] {
+        assert!(error.contains(place), "{place}:\n{error}");
+    }
+    assert!(!error.contains("user of"), "what the chart above overrides is not asked for:\n{error}");
 }
 
 /// Twenty references to five secrets are five secrets, and one request.

@@ -4,6 +4,8 @@
 //! they lead. So [`Chart::confine`] walks it first, packed subcharts included, and refuses links out of the repository,
 //! files that are none, and schemas that point at local files or plain HTTP. Dependencies must be vendored in `charts/`.
 
+pub mod subcharts;
+
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, BufReader, Read};
@@ -484,7 +486,7 @@ mod tests {
         assert_eq!(report, "the chart cannot be used: app/s: neither a regular file nor a directory");
     }
 
-    fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
+    pub(super) fn packed(files: &[(&str, &[u8])]) -> Vec<u8> {
         let gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         let mut archive = tar::Builder::new(gzip);
         for (name, content) in files {

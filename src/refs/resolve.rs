@@ -810,7 +810,7 @@ mod tests {
             let outcome = resolve_all(&allowed, &[text]).await.remove(0);
             match expected {
                 Ok(question) => {
-                    assert_eq!((outcome.is_ok(), asked()), (true, vec![question.to_owned()]), "{text}")
+                    assert_eq!((outcome.is_ok(), asked()), (true, vec![question.to_owned()]), "{text}");
                 }
                 Err(class) => assert!(outcome.unwrap_err()[0].starts_with(class), "{text}"),
             }

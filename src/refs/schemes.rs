@@ -170,6 +170,9 @@ The strings are those of vals.
 - A reference inside another fills in path segments, option values or keys of the outer one, as data.
 - A map whose key is a reference and whose value is a map, `ref+file://conf.yaml: {}`, is replaced by the entries
   of the document.
+- In the default `values.yaml` of a chart and of its subcharts, packed ones too, references resolve as in a value file.
+  A reference as a key does not resolve there, nor one that `import-values` takes into the chart above; a render that
+  would show one fails.
 - A literal `ref+scheme://` is written with one more plus: `ref++scheme://`. The check of the result lets exactly what
   was written so through.
 - References that a template builds, `{{ printf \"ref+awssecrets://%s#/password\" .Release.Name }}`, are resolved in

@@ -1,8 +1,9 @@
-//! References in a chart's own `values.yaml`, which helm reads itself.
+//! References in the `values.yaml` of a chart and of those in its `charts/`, which helm reads itself.
 //!
-//! What they resolve to is given to helm as a values document before all others. It holds nothing but the values that
+//! What they resolve to is given to helm as values documents before all others. They hold nothing but the values that
 //! had references, and around each only the maps that lead to it, so that every other default stays what helm makes
-//! of it. A list is replaced whole by helm, so one that holds references is said whole.
+//! of it. A list is replaced whole by helm, so one that holds references is said whole. Where a reference resolves to
+//! a map and a chart above has a map at the same place, that one is said again, so that it still wins.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,14 +20,17 @@ enum Overlay<'a> {
     Value(&'a Node),
 }
 
-/// The document that puts one of `values` in the place of each of `found` in the default values `stream`.
+/// The document that puts one of `values` in the place of each of `found` in the default values `stream`, which helm
+/// merges `below` these keys, and says again what stands at the paths `again`.
 ///
 /// `None` where there is nothing to put in. A reference as a key has no place of its own; it is left to the check of
 /// helm's output.
 pub fn overlay(
     stream: &Stream,
+    below: &[String],
     found: &[Found<'_>],
     values: &[Value],
+    again: &[&[Step]],
 ) -> Result<Option<Secret<String>>, OverlayError> {
     let Some(root) = stream.documents.first() else { return Ok(None) };
     let mut map = BTreeMap::new();
@@ -37,8 +41,14 @@ pub fn overlay(
         replaced.insert(found.span().start, value);
         place(&mut map, root, &found.path);
     }
+    for path in again {
+        place(&mut map, root, path);
+    }
     if map.is_empty() {
         return Ok(None);
+    }
+    for key in below.iter().rev() {
+        map = BTreeMap::from([(key.as_str(), Overlay::Map(map))]);
     }
     let mut writer = Writer { replaced, anchors: stream.anchors(), text: Secret::default() };
     writer.map(&map)?;
@@ -160,7 +170,7 @@ mod tests {
         let found = scan(&stream);
         let values: Vec<_> =
             (0..found.len()).map(|index| Value::String(format!("value {index}").into())).collect();
-        Ok(overlay(&stream, &found, &values)?.map(|text| text.expose().clone()))
+        Ok(overlay(&stream, &[], &found, &values, &[])?.map(|text| text.expose().clone()))
     }
 
     #[test]
@@ -186,6 +196,15 @@ mod tests {
                 parse(&overlay, Format::Yaml).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn a_subchart_is_said_below_its_keys_and_what_wins_again() {
+        let stream = parse("a: {b: {x: 1}, c: ref+echo://x}\nd: 2\n", Format::Yaml).unwrap();
+        let (found, again) = (scan(&stream), [Step::Key("a".to_owned()), Step::Key("b".to_owned())]);
+        let below = ["s".to_owned(), "t u".to_owned()];
+        let overlay = overlay(&stream, &below, &found, &[Value::from("v")], &[&again]).unwrap().unwrap();
+        assert_eq!(overlay.expose(), r#"{"s": {"t u": {"a": {"b": {x: 1,},"c": "v",},},},}"#);
     }
 
     #[test]

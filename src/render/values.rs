@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
+use crate::chart::subcharts::{self, At, Subchart, Switch};
 use crate::confine::{self, ConfineError};
 use crate::document::value::Value;
 use crate::document::{self, Format, Kind, ParseError, Stream, Style};
@@ -20,7 +21,7 @@ use crate::refs::grammar::Expression;
 use crate::refs::resolve::{RefError, Resolver};
 use crate::refs::scan::{self, Found, Step};
 use crate::render::defaults;
-use crate::render::overrides::{self, Held};
+use crate::render::overrides::{self, Held, Said};
 use crate::render::plan::{Base, ValueFile, ValueSource};
 use crate::render::set::Sets;
 use crate::scope::Scope;
@@ -55,8 +56,18 @@ pub struct Values {
     pub text: Secret<String>,
     /// Where everything stands in it.
     stream: Stream,
+    /// The keys that helm merges it below: of a subchart's own, its names.
+    below: Vec<String>,
     /// What was encrypted in it, and what its references resolved to.
     pub opened: Vec<Secret<String>>,
+}
+
+/// Default values of a chart or of one in its `charts/`.
+#[derive(Debug)]
+pub struct Defaults {
+    values: Values,
+    /// The chart is rendered where all are on.
+    switches: Vec<Switch>,
 }
 
 /// What came of references.
@@ -143,7 +154,7 @@ impl Opener {
         } else {
             (Secret::new(text.to_owned()), stream, Vec::new())
         };
-        Ok(Values { name: name.to_owned(), text, stream, opened })
+        Ok(Values { name: name.to_owned(), text, stream, below: Vec::new(), opened })
     }
 
     /// The contents of files that become one value each, by its path; opened where they are SOPS files.
@@ -171,31 +182,49 @@ impl Opener {
         Ok(opened.map_err(|fault| ValuesError::of(&file.spelled, fault.into()))?.content)
     }
 
-    /// The chart's own default values, where it has any that are readable. What is wrong with them is helm's to say.
-    pub fn open_defaults(&self, scope: &Scope) -> Option<Values> {
-        let spelled = "values.yaml".to_owned();
-        let file = ValueFile { path: spelled.clone(), spelled, optional: true, key: None, base: Base::App };
-        let bytes = bytes(&file, scope).ok()?;
-        let text = document::text_of(bytes.expose()).ok()?;
-        let stream = document::parse(text, Format::Yaml).ok()?;
-        let name = format!("the chart's {}", file.spelled);
-        Some(Values { name, text: text.to_owned().into(), stream, opened: Vec::new() })
+    /// The default values of the chart and of those in its `charts/`, the deepest first, where any of them may hold a
+    /// reference. What is wrong with them is helm's to say.
+    pub fn open_defaults(&self, scope: &Scope) -> Vec<Defaults> {
+        let (Some(root), Some(directory)) = (&scope.repository, &scope.directory) else { return Vec::new() };
+        let path = "values.yaml".to_owned();
+        let own = ValueFile { spelled: path.clone(), path, optional: true, key: None, base: Base::App };
+        let own = bytes(&own, scope)
+            .ok()
+            .and_then(|bytes| document::text_of(bytes.expose()).ok().map(str::to_owned));
+        let own = own.map(|values| Subchart {
+            keys: Vec::new(),
+            file: "values.yaml".to_owned(),
+            values,
+            switches: Vec::new(),
+        });
+        let charts: Vec<_> = subcharts::below(root, directory).into_iter().chain(own).collect();
+        if !charts.iter().any(|chart| chart.values.contains("ref+")) {
+            return Vec::new();
+        }
+        charts.into_iter().filter_map(Defaults::of).collect()
     }
 
     /// Replaces the references of `documents`, which are in helm's order, and of `sets`, which come after them. What
-    /// the references of `defaults` resolve to becomes a document before all others. Returns what was resolved.
+    /// the references of `defaults` resolve to becomes documents before all others. Returns what was resolved.
     ///
-    /// What a later source replaces is not fetched. Everything else is fetched at once.
+    /// What a later source replaces is not fetched, and nothing for a chart that is switched off. Everything else is
+    /// fetched at once.
     pub async fn resolve(
         &self,
-        defaults: Option<Values>,
+        mut defaults: Vec<Defaults>,
         documents: &mut Vec<Values>,
         sets: &mut Sets,
         scope: &Scope,
     ) -> Result<Resolved, ReferencesError> {
-        let has_defaults = defaults.is_some();
-        documents.splice(..0, defaults);
-        let found = wanted(documents, sets);
+        let of_sets = streams(sets);
+        let layers = Layers { defaults: &defaults, documents, sets: &of_sets };
+        let on: Vec<_> =
+            defaults.iter().map(|chart| chart.switches.iter().all(|switch| layers.is_on(switch))).collect();
+        let mut on = on.into_iter();
+        defaults.retain(|_| on.next().unwrap_or(true));
+        let charts = defaults.len();
+        documents.splice(..0, defaults.into_iter().map(|chart| chart.values));
+        let found = wanted(documents, &of_sets);
         let set_expressions: Vec<_> =
             sets.texts().into_iter().map(|(key, text)| (key, Expression::parse(text.expose()))).collect();
         let mut resolved = self.values_of(documents, &found, &set_expressions, scope).await?;
@@ -204,7 +233,7 @@ impl Opener {
             of_values.chain(set_expressions.iter().filter_map(|(_, expression)| expression.as_ref()));
         let came = Resolved::of(&resolved, of_both);
         let of_sets = resolved.split_off(found.iter().map(Vec::len).sum());
-        let texts = apply(documents, &found, &resolved, has_defaults)?;
+        let texts = apply(documents, &found, &resolved, charts)?;
         drop(found);
         for (values, text) in documents.iter_mut().zip(texts) {
             values.text = text;
@@ -223,7 +252,7 @@ impl Opener {
         let found: Vec<_> = documents.iter().map(|values| scan::scan(&values.stream)).collect();
         let resolved = self.values_of(documents, &found, &[], scope).await?;
         let came = Resolved::of(&resolved, found.iter().flatten().map(|found| &found.expression));
-        let replaced = apply(documents, &found, &resolved, false)?;
+        let replaced = apply(documents, &found, &resolved, 0)?;
         drop(found);
         for (values, text) in documents.iter_mut().zip(replaced) {
             values.text = text;
@@ -286,31 +315,91 @@ impl Budget {
     }
 }
 
+impl Defaults {
+    fn of(chart: Subchart) -> Option<Self> {
+        let Subchart { keys: below, file, values, switches } = chart;
+        let stream = document::parse(&values, Format::Yaml).ok()?;
+        let name = format!("the chart's {file}");
+        Some(Self {
+            values: Values { name, text: values.into(), stream, below, opened: Vec::new() },
+            switches,
+        })
+    }
+}
+
+/// The documents that single values become.
+fn streams(sets: &Sets) -> Vec<Stream> {
+    let texts = sets.render().map(|rendered| rendered.documents).unwrap_or_default();
+    texts.iter().filter_map(|text| document::parse(text.expose(), Format::Json).ok()).collect()
+}
+
+/// All that helm will merge, in its order.
+struct Layers<'a> {
+    defaults: &'a [Defaults],
+    documents: &'a [Values],
+    sets: &'a [Stream],
+}
+
+impl Layers<'_> {
+    fn is_on(&self, switch: &Switch) -> bool {
+        switch.is_on(|path| {
+            let values = self.defaults.iter().map(|chart| &chart.values).chain(self.documents);
+            let layers = values.map(|values| (values.below.as_slice(), &values.stream));
+            let layers = layers.chain(self.sets.iter().map(|stream| (&[][..], stream)));
+            let layers: Vec<_> = layers.collect();
+            let said = layers.into_iter().rev().map(|(below, stream)| match inside(path, below) {
+                Some(path) => overrides::said(stream, path),
+                None => Said::Nothing,
+            });
+            said.into_iter()
+                .find_map(|said| if let Said::Here(at) = said { Some(at) } else { None })
+                .unwrap_or(At::Other)
+        })
+    }
+}
+
+/// What is left of `path` below the keys of a chart.
+fn inside<'a, 'b>(path: &'b [&'a str], below: &[String]) -> Option<&'b [&'a str]> {
+    let (keys, rest) = path.split_at_checked(below.len())?;
+    (keys == below).then_some(rest)
+}
+
 /// The references of each document that no later source replaces.
-fn wanted<'a>(documents: &'a [Values], sets: &Sets) -> Vec<Vec<Found<'a>>> {
-    let of_sets = sets.render().map(|rendered| rendered.documents).unwrap_or_default();
-    let of_sets: Vec<Stream> =
-        of_sets.iter().filter_map(|text| document::parse(text.expose(), Format::Json).ok()).collect();
+fn wanted<'a>(documents: &'a [Values], sets: &[Stream]) -> Vec<Vec<Found<'a>>> {
     let wanted = |(index, values): (usize, &'a Values)| {
-        let later = || documents[index + 1..].iter().map(|values| &values.stream).chain(&of_sets);
+        let later = documents[index + 1..].iter().map(|values| (values.below.as_slice(), &values.stream));
+        let later: Vec<_> = later.chain(sets.iter().map(|stream| (&[][..], stream))).collect();
         let mut found = scan::scan(&values.stream);
-        found.retain(|found| !later().any(|later| is_replaced(found, later)));
+        found.retain(|found| !later.iter().any(|later| is_replaced(found, &values.below, *later)));
         found
     };
     documents.iter().enumerate().map(wanted).collect()
 }
 
-fn is_replaced(found: &Found<'_>, later: &Stream) -> bool {
+fn is_replaced(found: &Found<'_>, below: &[String], (above, later): (&[String], &Stream)) -> bool {
     if found.anchored || found.is_merge() {
         return false;
     }
-    let keys = found.path.iter().map_while(|step| match step {
+    let keys = keys_of(&found.path);
+    let typed = found.expression.whole().is_some() && keys.len() == found.path.len();
+    let held = if typed { Held::MaybeMapping } else { Held::Plain };
+    let at = |depth: usize| {
+        below[..depth].iter().map(String::as_str).chain(keys.iter().copied()).collect::<Vec<_>>()
+    };
+    let replaced =
+        |path: &[&str]| inside(path, above).is_some_and(|path| overrides::replaces(later, path, held));
+    // What a chart above says to be global is so in this one too.
+    let is_global = keys.first() == Some(&"global");
+    replaced(&at(below.len())) || is_global && (above.len()..below.len()).any(|depth| replaced(&at(depth)))
+}
+
+/// The keys that lead to a value, or to the outermost list that it is in.
+fn keys_of(path: &[Step]) -> Vec<&str> {
+    let keys = path.iter().map_while(|step| match step {
         Step::Key(key) => Some(key.as_str()),
         Step::Index(_) => None,
     });
-    let keys: Vec<&str> = keys.collect();
-    let typed = found.expression.whole().is_some() && keys.len() == found.path.len();
-    overrides::replaces(later, &keys, if typed { Held::MaybeMapping } else { Held::Plain })
+    keys.collect()
 }
 
 /// Every value, or every failure with its place.
@@ -330,22 +419,30 @@ pub(super) fn all_of(
     if failures.is_empty() { Ok(values) } else { Err(ReferencesError(failures)) }
 }
 
-/// The text of each document with its values put in; of defaults only what was put in.
+/// The text of each document with its values put in; of the default values of so many `charts`, which come first, only
+/// what was put in.
 fn apply(
     documents: &[Values],
     found: &[Vec<Found<'_>>],
     mut values: &[Value],
-    has_defaults: bool,
+    charts: usize,
 ) -> Result<Vec<Secret<String>>, ReferencesError> {
     let mut texts = Vec::new();
+    let mut maps: Vec<(&[String], &[Step])> = Vec::new();
     for (index, (document, found)) in documents.iter().zip(found).enumerate() {
         let (own, rest) = values.split_at(found.len());
         values = rest;
-        if index == 0 && has_defaults {
-            let overlay = defaults::overlay(&document.stream, found, own);
+        if index < charts {
+            let again: Vec<_> =
+                maps.iter().filter_map(|(below, path)| said_again(document, below, path)).collect();
+            let again: Vec<_> = again.iter().map(Vec::as_slice).collect();
+            let overlay = defaults::overlay(&document.stream, &document.below, found, own, &again);
             texts.push(
                 overlay.map_err(|error| ReferencesError::of(&document.name, error))?.unwrap_or_default(),
             );
+            let is_map = |(_, value): &(&Found<'_>, &Value)| matches!(value, Value::Mapping(_));
+            let found = found.iter().zip(own).filter(is_map);
+            maps.extend(found.map(|(found, _)| (document.below.as_slice(), found.path.as_slice())));
             continue;
         }
         let text = document.text.expose();
@@ -354,6 +451,18 @@ fn apply(
         texts.push(edits.apply(text).map_err(|error| ReferencesError::of(&document.name, error))?);
     }
     Ok(texts)
+}
+
+/// The path in `document`, default values, at which it has a map that is merged into the one at `path` `below`.
+fn said_again(document: &Values, below: &[String], path: &[Step]) -> Option<Vec<Step>> {
+    let keys = below.iter().map(String::as_str).chain(keys_of(path)).collect::<Vec<_>>();
+    let keys = inside(&keys, &document.below)?;
+    let mut node = document.stream.documents.first()?;
+    for key in keys {
+        node = node.at(key)?;
+    }
+    matches!(node.kind, Kind::Mapping(_))
+        .then(|| keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
 }
 
 /// Puts the values of `expressions`, one or none for each text of `sets`, in.
