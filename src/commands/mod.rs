@@ -4,6 +4,7 @@ mod assembly;
 mod check;
 mod docs;
 mod environ;
+mod explain;
 mod generate;
 mod open;
 mod serve;
@@ -135,6 +136,7 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
         Command::Generate(args) => generate::run(&args, &renderer(Trust::Application)?, &environment).await,
         Command::Template(args) => template::run(&args, &renderer(Trust::Person)?).await,
         Command::Check(args) => check::run(&args, &renderer(Trust::Person)?, &environment).await,
+        Command::Explain(args) => explain::run(&args, &renderer(Trust::Person)?).await,
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
         Command::Resolve(args) => open::resolve(&args, &renderer(Trust::Person)?).await,
         Command::Get(args) => open::get(&args, &renderer(Trust::Person)?).await,

@@ -8,9 +8,10 @@ use crate::document;
 use crate::observe::Observer;
 use crate::policy::Who;
 use crate::redact::Redactor;
+use crate::render::explain::Explanation;
 use crate::render::plan::{self, Base, Plan, PlanError, ValueFile, ValueSource};
 use crate::render::set::Flags;
-use crate::render::{AppError, Rendered, Renderer, mask, plan_app, repository};
+use crate::render::{AppError, RenderError, Rendered, Renderer, mask, plan_app, repository};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -42,11 +43,20 @@ pub(super) struct Job {
 impl Job {
     /// Renders it.
     pub(super) async fn render(&self, renderer: &Renderer) -> Result<Rendered, Failure> {
-        let rendered = renderer.render(&self.plan, &self.scope).await;
-        rendered.map_err(|source| match &self.app {
+        renderer.render(&self.plan, &self.scope).await.map_err(|source| self.failed(source))
+    }
+
+    /// Says where its values come from.
+    pub(super) async fn explain(&self, renderer: &Renderer) -> Result<Explanation, Failure> {
+        let single = if self.app.is_some() { "parameters" } else { "--set" };
+        renderer.explain(&self.plan, &self.scope, single).await.map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: RenderError) -> Failure {
+        match &self.app {
             Some(app) => AppError::new(app, source).into(),
             None => source.into(),
-        })
+        }
     }
 }
 

@@ -26,6 +26,10 @@ Examples:
   strongroom template shop ./charts/shop -f values.yaml -f secrets.yaml
   strongroom template --application app.yaml
 
+  # Whether everything opens, and where each value comes from
+  strongroom check --application app.yaml
+  strongroom explain --application app.yaml
+
   # What a file or a reference opens to
   strongroom decrypt secrets.yaml
   strongroom get 'ref+awssecrets://team/db#/password'
@@ -39,6 +43,11 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   strongroom check shop ./charts/shop -f values.yaml -f secrets.yaml
   strongroom check --application app.yaml -o json";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  strongroom explain shop ./charts/shop -f values.yaml -f secrets.yaml --set replicas=3
+  strongroom explain --application app.yaml -o json";
 
 /// Renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 #[derive(Debug, Parser)]
@@ -70,6 +79,11 @@ pub enum Command {
     ///
     /// Opens everything, renders, and prints no secret. Ends with 1 where anything fails.
     Check(Box<Check>),
+    /// Say where each final value of a chart or an Application comes from. Secrets are masked.
+    ///
+    /// The values are those that the chart's templates see. Each is followed by the file and line that said it, by whether it
+    /// is encrypted there or which reference stands there, and by what it overrides.
+    Explain(Box<Explain>),
     /// Print what a SOPS file opens to.
     Decrypt(Decrypt),
     /// Print YAML or JSON with its references resolved.
@@ -276,6 +290,18 @@ pub struct Check {
     #[command(flatten)]
     pub chart: Chart,
     /// How the findings are printed.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+/// Arguments of `explain`.
+#[derive(Args, Debug)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub struct Explain {
+    /// What to explain.
+    #[command(flatten)]
+    pub chart: Chart,
+    /// How the values are printed.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
 }

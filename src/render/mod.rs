@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod defaults;
+pub mod explain;
 pub mod helm;
 pub mod manifests;
 pub mod mask;
@@ -27,11 +28,12 @@ use crate::fault::{Class, Fault};
 use crate::observe::{Observer, Stage};
 use crate::redact::Redactor;
 use crate::render::check::{Allow, CheckError};
+use crate::render::explain::{ExplainError, Explanation};
 use crate::render::helm::{Helm, HelmCall, HelmError};
 use crate::render::parameters::FILE_NAME;
 use crate::render::plan::{Base, Plan, PlanError, ValueFile, ValueSource};
 use crate::render::set::{SetError, Sets};
-use crate::render::values::{Opener, ReferencesError, Resolved, Values, ValuesError};
+use crate::render::values::{Defaults, Opener, ReferencesError, Resolved, Values, ValuesError};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -114,6 +116,9 @@ pub enum RenderError {
     /// The result cannot be let out.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The values have no origin to tell.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
 }
 
 impl Fault for RenderError {
@@ -128,6 +133,7 @@ impl Fault for RenderError {
             Self::Set(error) => error.class(),
             Self::Helm(error) => error.class(),
             Self::Check(error) => error.class(),
+            Self::Explain(error) => error.class(),
         }
     }
 }
@@ -189,11 +195,24 @@ impl Renderer {
 
     async fn render_chart(&self, plan: &Plan, chart: &Chart, scope: &Scope) -> Result<Rendered, RenderError> {
         let observer = &scope.observer;
-        let (mut documents, mut sets) = observer.stage(Stage::Open, self.open(plan, scope)).await?;
+        let (documents, sets) = observer.stage(Stage::Open, self.open(plan, scope)).await?;
         let defaults = self.opener.open_defaults(scope);
-        let resolving = self.opener.resolve(defaults, &mut documents, &mut sets, scope);
-        let Resolved { mut opened, literals } = observer.stage(Stage::Resolve, resolving).await?;
-        opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));
+        let resolving = self.resolve(plan, chart, (defaults, documents, sets), scope);
+        let (call, Resolved { opened, literals }) = observer.stage(Stage::Resolve, resolving).await?;
+        let manifests = observer.stage(Stage::Helm, self.helm.template(&call)).await?;
+        Ok(Rendered { manifests, opened, literals })
+    }
+
+    /// What helm is asked for `chart` once the references are resolved, and what was opened for it.
+    async fn resolve(
+        &self,
+        plan: &Plan,
+        chart: &Chart,
+        (defaults, mut documents, mut sets): (Vec<Defaults>, Vec<Values>, Sets),
+        scope: &Scope,
+    ) -> Result<(HelmCall, Resolved), RenderError> {
+        let mut resolved = self.opener.resolve(defaults, &mut documents, &mut sets, scope).await?;
+        resolved.opened.extend(documents.iter_mut().flat_map(|values| std::mem::take(&mut values.opened)));
         let call = HelmCall {
             chart: chart.directory.clone(),
             repository: bounds(scope).0.to_owned(),
@@ -210,10 +229,37 @@ impl Renderer {
                 .collect(),
             sets,
             deadline: scope.deadline.unwrap_or_else(|| self.deadline()),
-            redactor: Redactor::new(&opened),
+            redactor: Redactor::new(&resolved.opened),
         };
-        let manifests = observer.stage(Stage::Helm, self.helm.template(&call)).await?;
-        Ok(Rendered { manifests, opened, literals })
+        Ok((call, resolved))
+    }
+
+    /// Where each final value of the chart comes from. Errors and places call what is set one by one `single`.
+    pub async fn explain(
+        &self,
+        plan: &Plan,
+        scope: &Scope,
+        single: &'static str,
+    ) -> Result<Explanation, RenderError> {
+        let (root, directory) = bounds(scope);
+        let Contents::Chart(chart) = chart::classify(root, directory)? else {
+            return Err(ExplainError::NoChart.into());
+        };
+        chart.confine(root)?;
+        let sources = self.opener.read_all(&plan.values, scope)?;
+        let documents = self.opener.open_all(&sources, scope).await?;
+        documents.iter().try_for_each(Values::require_mapping)?;
+        let defaults = self.opener.open_defaults(scope);
+        let sets = self.sets(plan, scope).await?;
+        let charts = values::charts(scope);
+        let mut layers = explain::layers(&charts, sources.iter().zip(&documents), &sets, single)?;
+        let folder = explain::folder(&chart)?;
+        let bare = Chart { directory: folder.path().to_owned(), ..chart };
+        let (call, _) = self.resolve(plan, &bare, (defaults, documents, sets), scope).await?;
+        explain::resolved(&mut layers, &call.values)?;
+        let printed = self.helm.template(&call).await?;
+        let values = explain::explain(&bare, &printed, &layers)?;
+        Ok(Explanation { values, opened: call.redactor })
     }
 
     /// The render with the references resolved that templates built.
@@ -229,9 +275,13 @@ impl Renderer {
     async fn open(&self, plan: &Plan, scope: &Scope) -> Result<(Vec<Values>, Sets), RenderError> {
         let documents = self.opener.open(&plan.values, scope).await?;
         documents.iter().try_for_each(Values::require_mapping)?;
+        Ok((documents, self.sets(plan, scope).await?))
+    }
+
+    async fn sets(&self, plan: &Plan, scope: &Scope) -> Result<Sets, RenderError> {
         let mut flags = plan.sets.clone();
         flags.file.extend(self.opener.open_contents(&plan.set_files, scope).await?);
-        Ok((documents, Sets::parse(&flags)?))
+        Ok(Sets::parse(&flags)?)
     }
 
     /// Manifests as they are, opened and resolved, in one stream.

@@ -17,6 +17,7 @@ use self::grammar::{Kind, Reader};
 use crate::document::edit::{push, quote_into};
 use crate::document::value::Value as Data;
 use crate::fault::{Class, Fault};
+use crate::refs::scan::Step;
 use crate::secret::Secret;
 
 /// Helm's own bound on a list index.
@@ -94,12 +95,6 @@ enum Node {
     Items(BTreeMap<usize, Node>),
     /// A value that replaces what value files say.
     Leaf(Value),
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Step {
-    Key(String),
-    Index(usize),
 }
 
 /// All flags folded into one: of values for the same key only the last is left.
@@ -235,6 +230,12 @@ impl Sets {
             root.texts(&mut String::new(), &mut texts);
         }
         texts
+    }
+
+    /// Whether something is set at `path`, or instead of what would stand there, and its text, which is empty
+    /// where it is none.
+    pub fn said(&self, path: &[Step]) -> Option<&str> {
+        self.root.as_ref()?.said(path)
     }
 
     /// Replaces each text for which `open` has something: what it holds once its references are opened.
@@ -421,6 +422,15 @@ impl Node {
         }
     }
 
+    fn said(&self, path: &[Step]) -> Option<&str> {
+        match (self, path) {
+            (Self::Branch(children), [Step::Key(key), rest @ ..]) => children.get(key)?.said(rest),
+            (Self::Items(children), [Step::Index(index), rest @ ..]) => children.get(index)?.said(rest),
+            (Self::Leaf(value), _) => value.said(path),
+            _ => None,
+        }
+    }
+
     /// The document that sets everything but items of lists in value files.
     fn write(&self, out: &mut Secret<String>) -> bool {
         match self {
@@ -561,6 +571,15 @@ impl Value {
             Self::List(items) => items.iter_mut().try_for_each(|item| item.open(open)),
             Self::Map(map) => map.values_mut().try_for_each(|value| value.open(open)),
             _ => Ok(()),
+        }
+    }
+
+    fn said(&self, path: &[Step]) -> Option<&str> {
+        match (self, path) {
+            (Self::Map(map), [Step::Key(key), rest @ ..]) => map.get(key)?.said(rest),
+            (Self::List(items), [Step::Index(index), rest @ ..]) => items.get(*index)?.said(rest),
+            (Self::Text(text) | Self::Kept(text), _) => Some(text.expose()),
+            _ => Some(""),
         }
     }
 

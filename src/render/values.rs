@@ -70,6 +70,9 @@ pub struct Defaults {
     switches: Vec<Switch>,
 }
 
+/// How errors call a value source, how it is written, and its bytes.
+pub(super) type Source<'a> = (&'a str, Format, Secret<Vec<u8>>);
+
 /// What came of references.
 #[derive(Debug, Default)]
 pub struct Resolved {
@@ -114,6 +117,25 @@ impl Values {
 impl Opener {
     /// Opens value sources, in order, without those that may be missing and are.
     pub async fn open(&self, sources: &[ValueSource], scope: &Scope) -> Result<Vec<Values>, ValuesError> {
+        self.open_all(&self.read_all(sources, scope)?, scope).await
+    }
+
+    /// Opens what was read, in order.
+    pub(super) async fn open_all(
+        &self,
+        read: &[Source<'_>],
+        scope: &Scope,
+    ) -> Result<Vec<Values>, ValuesError> {
+        let open = read.iter().map(|(name, format, bytes)| self.open_text(name, bytes, *format, scope));
+        join_all(open).await.into_iter().collect()
+    }
+
+    /// Reads value sources, without those that may be missing and are.
+    pub(super) fn read_all<'a>(
+        &self,
+        sources: &'a [ValueSource],
+        scope: &Scope,
+    ) -> Result<Vec<Source<'a>>, ValuesError> {
         let mut budget = Budget::default();
         let mut found = Vec::new();
         for source in sources {
@@ -127,10 +149,9 @@ impl Opener {
                 },
             };
             budget.spend(name, bytes.expose().len())?;
-            found.push((name, format, bytes));
+            found.push((name.as_str(), format, bytes));
         }
-        let open = found.iter().map(|(name, format, bytes)| self.open_text(name, bytes, *format, scope));
-        join_all(open).await.into_iter().collect()
+        Ok(found)
     }
 
     /// Opens `bytes`, which errors call `name`.
@@ -185,19 +206,7 @@ impl Opener {
     /// The default values of the chart and of those in its `charts/`, the deepest first, where any of them may hold a
     /// reference. What is wrong with them is helm's to say.
     pub fn open_defaults(&self, scope: &Scope) -> Vec<Defaults> {
-        let (Some(root), Some(directory)) = (&scope.repository, &scope.directory) else { return Vec::new() };
-        let path = "values.yaml".to_owned();
-        let own = ValueFile { spelled: path.clone(), path, optional: true, key: None, base: Base::App };
-        let own = bytes(&own, scope)
-            .ok()
-            .and_then(|bytes| document::text_of(bytes.expose()).ok().map(str::to_owned));
-        let own = own.map(|values| Subchart {
-            keys: Vec::new(),
-            file: "values.yaml".to_owned(),
-            values,
-            switches: Vec::new(),
-        });
-        let charts: Vec<_> = subcharts::below(root, directory).into_iter().chain(own).collect();
+        let charts = charts(scope);
         if !charts.iter().any(|chart| chart.values.contains("ref+")) {
             return Vec::new();
         }
@@ -296,6 +305,22 @@ impl Opener {
         let held = name.is_some_and(|name| self.keys_dir.join(name).is_file());
         if held { Ok(()) } else { Err(ValuesFault::Key(key.clone())) }
     }
+}
+
+/// The chart, last, and those in its `charts/`, the deepest first.
+pub(super) fn charts(scope: &Scope) -> Vec<Subchart> {
+    let (Some(root), Some(directory)) = (&scope.repository, &scope.directory) else { return Vec::new() };
+    let path = "values.yaml".to_owned();
+    let own = ValueFile { spelled: path.clone(), path, optional: true, key: None, base: Base::App };
+    let own =
+        bytes(&own, scope).ok().and_then(|bytes| document::text_of(bytes.expose()).ok().map(str::to_owned));
+    let own = own.map(|values| Subchart {
+        keys: Vec::new(),
+        file: "values.yaml".to_owned(),
+        values,
+        switches: Vec::new(),
+    });
+    subcharts::below(root, directory).into_iter().chain(own).collect()
 }
 
 /// What the files of one render may hold together: an application can list one large file many times.
