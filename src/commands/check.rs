@@ -3,14 +3,14 @@
 //! Everything is opened and rendered as for `template`. What is printed are names and results, never a value.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
 
+use anstyle::AnsiColor;
 use serde::Serialize;
 
 use crate::commands::Failure;
 use crate::commands::template::{Job, jobs};
+use crate::commands::terminal::Terminal;
 use crate::config::{Check, Output};
-use crate::environment::Environment;
 use crate::fault;
 use crate::observe::Observer;
 use crate::observe::audit::Entry;
@@ -42,18 +42,17 @@ struct Finding {
 pub(super) async fn run(
     args: &Check,
     renderer: &Renderer,
-    environment: &Environment,
+    observer: &Observer,
+    terminal: Terminal,
 ) -> Result<Secret<Vec<u8>>, Failure> {
-    let observer = Observer::keeping_trail();
     let mut renders = Vec::new();
-    for job in jobs(&args.chart, renderer, &observer)? {
+    for job in jobs(&args.chart, renderer, observer)? {
         renders.push(finding(&job, renderer).await);
     }
     let findings = Findings { ok: renders.iter().all(|finding| finding.ok), renders };
-    let colours = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none_or(str::is_empty);
     let text = match args.output {
         Output::Json => serde_json::to_string_pretty(&findings).map_err(Failure::internal)? + "\n",
-        Output::Text => findings.text(colours),
+        Output::Text => findings.text(terminal),
     };
     let output = Secret::new(text.into_bytes());
     if findings.ok {
@@ -99,15 +98,19 @@ async fn problems(job: &Job, renderer: &Renderer) -> Vec<String> {
 }
 
 impl Findings {
-    fn text(&self, colours: bool) -> String {
+    fn text(&self, terminal: Terminal) -> String {
         let mut text = String::new();
         for finding in &self.renders {
             for access in &finding.accesses {
-                let _ = writeln!(text, "{}  {}", paint(access.result, colours), subject(access));
+                let _ = writeln!(text, "{}  {}", column(access.result, terminal), subject(access));
             }
             for problem in &finding.problems {
-                let _ =
-                    writeln!(text, "{}  {}", paint("problem", colours), problem.replace('\n', "\n         "));
+                let _ = writeln!(
+                    text,
+                    "{}  {}",
+                    column("problem", terminal),
+                    problem.replace('\n', "\n         ")
+                );
             }
             let verdict = if finding.ok { "everything opens, and it renders" } else { "it would fail" };
             let _ = writeln!(text, "{}: {verdict}", finding.name);
@@ -127,18 +130,15 @@ fn subject(access: &Entry) -> String {
 }
 
 /// In a column of its own; green for what opens, else red.
-fn paint(result: &str, colours: bool) -> String {
-    let column = format!("{result:7}");
-    match (colours, result) {
-        (false, _) => column,
-        (true, "opened") => format!("\x1b[32m{column}\x1b[0m"),
-        (true, _) => format!("\x1b[31m{column}\x1b[0m"),
-    }
+fn column(result: &str, terminal: Terminal) -> String {
+    let colour = if result == "opened" { AnsiColor::Green } else { AnsiColor::Red };
+    terminal.paint(colour.on_default(), &format!("{result:7}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Environment;
 
     fn findings() -> Findings {
         let reference = Entry {
@@ -165,8 +165,7 @@ mod tests {
     fn lines_name_each_key_and_reference_with_its_result() {
         let expected = "opened   age  age1x  b.yaml\ndenied   ref+sops:///a.yaml\n\
                         problem  one\n         help: two\nshop: it would fail\n";
-        assert_eq!(findings().text(false), expected);
-        assert!(findings().text(true).starts_with("\x1b[32mopened \x1b[0m  age"));
+        assert_eq!(findings().text(Terminal::of(&Environment::default())), expected);
     }
 
     #[test]

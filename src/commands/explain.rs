@@ -4,11 +4,13 @@
 
 use std::fmt::Write as _;
 
+use anstyle::Style;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::commands::Failure;
 use crate::commands::template::jobs;
+use crate::commands::terminal::Terminal;
 use crate::config::{Explain, Output};
 use crate::observe::Observer;
 use crate::redact::Redactor;
@@ -40,8 +42,13 @@ struct Report<'a> {
 }
 
 /// Prints the final values of every render.
-pub(super) async fn run(args: &Explain, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
-    let jobs = jobs(&args.chart, renderer, &Observer::default())?;
+pub(super) async fn run(
+    args: &Explain,
+    renderer: &Renderer,
+    observer: &Observer,
+    terminal: Terminal,
+) -> Result<Secret<Vec<u8>>, Failure> {
+    let jobs = jobs(&args.chart, renderer, observer)?;
     let mut explanations = Vec::new();
     for job in &jobs {
         explanations.push(job.explain(renderer).await?);
@@ -53,7 +60,7 @@ pub(super) async fn run(args: &Explain, renderer: &Renderer) -> Result<Secret<Ve
     }
     let text = match args.output {
         Output::Json => serde_json::to_string_pretty(&reports).map_err(Failure::internal)? + "\n",
-        Output::Text => reports.iter().map(Report::text).collect(),
+        Output::Text => reports.iter().map(|report| report.text(terminal)).collect(),
     };
     Ok(text.into_bytes().into())
 }
@@ -84,18 +91,18 @@ fn masked(json: &str) -> Result<String, serde_json::Error> {
 }
 
 impl Report<'_> {
-    fn text(&self) -> String {
-        let mut text = format!("# {}\n", self.name);
+    fn text(&self, terminal: Terminal) -> String {
+        let comment = |text: &str| terminal.paint(Style::new().dimmed(), text);
+        let mut text = comment(&format!("# {}", self.name)) + "\n";
         for Line { path, value, from, over } in &self.values {
             let value = value.get();
             let shown: String = value.chars().take(SHOWN).collect();
             let cut = if shown.len() < value.len() { "…" } else { "" };
-            let from = from.as_ref().map_or_else(|| "helm".to_owned(), told);
-            let _ = write!(text, "{path}: {shown}{cut}  # {from}");
+            let mut origin = from.as_ref().map_or_else(|| "helm".to_owned(), told);
             for (index, place) in over.iter().enumerate() {
-                let _ = write!(text, "{} {}", if index == 0 { "; over" } else { "," }, told(place));
+                let _ = write!(origin, "{} {}", if index == 0 { "; over" } else { "," }, told(place));
             }
-            text.push('\n');
+            let _ = writeln!(text, "{path}: {shown}{cut}  {}", comment(&format!("# {origin}")));
         }
         text
     }

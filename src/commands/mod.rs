@@ -9,6 +9,7 @@ mod generate;
 mod open;
 mod serve;
 mod template;
+mod terminal;
 mod version;
 
 use std::fmt;
@@ -21,10 +22,12 @@ use clap::CommandFactory;
 use crate::config::{Cli, Command};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault, report};
+use crate::observe::Observer;
 use crate::secret::Secret;
 use crate::signals::Termination;
 
 use assembly::Trust;
+use terminal::Terminal;
 
 /// Why a command failed, as a person reads it, and the exit code that says so.
 #[derive(Debug)]
@@ -130,15 +133,28 @@ pub fn lock_down(command: &Command) -> Vec<io::Error> {
 async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Failure> {
     let operator = cli.operator;
     let renderer = |trust| assembly::renderer(&operator, trust, &environment, false);
+    let (terminal, observer) = (Terminal::of(&environment), Observer::keeping_trail());
     match cli.command {
         Command::Serve(_) => unreachable!("it does not end by itself"),
         Command::Health(args) => serve::health(&args).await,
         Command::Generate(args) => generate::run(&args, &renderer(Trust::Application)?, &environment).await,
-        Command::Template(args) => template::run(&args, &renderer(Trust::Person)?).await,
-        Command::Check(args) => check::run(&args, &renderer(Trust::Person)?, &environment).await,
-        Command::Explain(args) => explain::run(&args, &renderer(Trust::Person)?).await,
+        Command::Template(args) => {
+            let renderer = renderer(Trust::Person)?;
+            terminal.watch(&observer, template::run(&args, &renderer, &observer)).await
+        }
+        Command::Check(args) => {
+            let renderer = renderer(Trust::Person)?;
+            terminal.watch(&observer, check::run(&args, &renderer, &observer, terminal)).await
+        }
+        Command::Explain(args) => {
+            let renderer = renderer(Trust::Person)?;
+            terminal.watch(&observer, explain::run(&args, &renderer, &observer, terminal)).await
+        }
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
-        Command::Resolve(args) => open::resolve(&args, &renderer(Trust::Person)?).await,
+        Command::Resolve(args) => {
+            let renderer = renderer(Trust::Person)?;
+            terminal.watch(&observer, open::resolve(&args, &renderer)).await
+        }
         Command::Get(args) => open::get(&args, &renderer(Trust::Person)?).await,
         Command::Env(args) => environ::env(&args, &renderer(Trust::Person)?).await,
         Command::Exec(args) => environ::exec(&args, &renderer(Trust::Person)?, &environment).await,

@@ -16,9 +16,13 @@ use crate::scope::Scope;
 use crate::secret::Secret;
 
 /// Renders a chart by helm's flags, or an Application as the sidecar would.
-pub(super) async fn run(args: &Template, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
+pub(super) async fn run(
+    args: &Template,
+    renderer: &Renderer,
+    observer: &Observer,
+) -> Result<Secret<Vec<u8>>, Failure> {
     let mut output = Secret::<Vec<u8>>::default();
-    for job in jobs(&args.chart, renderer, &Observer::default())? {
+    for job in jobs(&args.chart, renderer, observer)? {
         let rendered = job.render(renderer).await?;
         let text = if args.reveal {
             rendered.manifests

@@ -242,22 +242,25 @@ impl Renderer {
         single: &'static str,
     ) -> Result<Explanation, RenderError> {
         let (root, directory) = bounds(scope);
-        let Contents::Chart(chart) = chart::classify(root, directory)? else {
+        let observer = &scope.observer;
+        let Contents::Chart(chart) = observer.step(Stage::Plan, || chart::classify(root, directory))? else {
             return Err(ExplainError::NoChart.into());
         };
         chart.confine(root)?;
         let sources = self.opener.read_all(&plan.values, scope)?;
-        let documents = self.opener.open_all(&sources, scope).await?;
+        let opening =
+            async { Ok((self.opener.open_all(&sources, scope).await?, self.sets(plan, scope).await?)) };
+        let (documents, sets) = observer.stage::<Result<_, RenderError>>(Stage::Open, opening).await?;
         documents.iter().try_for_each(Values::require_mapping)?;
         let defaults = self.opener.open_defaults(scope);
-        let sets = self.sets(plan, scope).await?;
         let charts = values::charts(scope);
         let mut layers = explain::layers(&charts, sources.iter().zip(&documents), &sets, single)?;
         let folder = explain::folder(&chart)?;
         let bare = Chart { directory: folder.path().to_owned(), ..chart };
-        let (call, _) = self.resolve(plan, &bare, (defaults, documents, sets), scope).await?;
+        let resolving = self.resolve(plan, &bare, (defaults, documents, sets), scope);
+        let (call, _) = observer.stage(Stage::Resolve, resolving).await?;
         explain::resolved(&mut layers, &call.values)?;
-        let printed = self.helm.template(&call).await?;
+        let printed = observer.stage(Stage::Helm, self.helm.template(&call)).await?;
         let values = explain::explain(&bare, &printed, &layers)?;
         Ok(Explanation { values, opened: call.redactor })
     }
