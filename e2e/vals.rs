@@ -123,6 +123,7 @@ fn resolver(environment: &BTreeMap<String, String>, moto: &Moto) -> Resolver {
     let aws = Aws::emulated(moto.url(), support::moto::REGION, credentials);
     let ambient = Ambient {
         environment: environment.clone().into_iter().collect::<Environment>(),
+        addresses: Vec::new(),
         aws: Arc::new(aws),
         vault: Arc::default(),
         keyring: Arc::default(),

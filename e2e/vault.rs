@@ -53,6 +53,7 @@ fn resolver(environment: &[(&str, &str)]) -> Resolver {
     let vault = Vault::new(environment.clone(), Settings::default());
     let ambient = Ambient {
         environment,
+        addresses: Vec::new(),
         aws: Arc::default(),
         vault: Arc::new(vault),
         keyring: Arc::default(),

@@ -60,6 +60,18 @@ impl fmt::Display for Address {
     }
 }
 
+/// `named` by a repository, if it is on the operator's list.
+pub fn permit(named: Address, list: &[Address]) -> Result<Address, NotListed> {
+    if list.contains(&named) { Ok(named) } else { Err(NotListed(named)) }
+}
+
+/// An address is not the operator's.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "{0} is not an address that the operator names\nhelp: the operator allows addresses with STRONGROOM_ALLOW_ADDRESSES"
+)]
+pub struct NotListed(Address);
+
 /// The addresses of a list that is separated by commas.
 pub fn list(text: &str) -> Result<Vec<Address>, AddressListError> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());

@@ -4,6 +4,9 @@
 //! because a credential would go along with them. The proxy is the one that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`
 //! name; this machine itself is never reached through one. An error never carries a body, a header or a query.
 
+#[cfg(test)]
+pub(crate) mod mock;
+
 use std::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
@@ -153,6 +156,17 @@ async fn body(mut response: Response) -> Result<Secret<Vec<u8>>, WebError> {
 /// Whether the same request may fare better in a moment.
 pub const fn is_passing(status: u16) -> bool {
     matches!(status, 412 | 429 | 500 | 502..=504)
+}
+
+/// What a status that is none of success means.
+pub const fn class_of(status: u16) -> Class {
+    match status {
+        401 | 403 => Class::Denied,
+        404 => Class::NotFound,
+        300..=399 => Class::Unavailable,
+        status if is_passing(status) => Class::Unavailable,
+        _ => Class::Invalid,
+    }
 }
 
 /// Twice as long each time, of which a random half is left out, so that many do not come back at once.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::address::{self, AddressListError};
+use crate::address::{self, Address, AddressListError};
 use crate::aws::Aws;
 use crate::config::Operator;
 use crate::environment::Environment;
@@ -77,13 +77,16 @@ pub(super) fn renderer(
 ) -> Result<Renderer, AssemblyError> {
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
     let aws = Arc::new(Aws::new());
-    let vault = Arc::new(vault(operator, trust, environment)?);
+    let addresses = addresses(operator, environment)?;
+    let settings = Settings { addresses: addresses.clone(), home: trust == Trust::Person };
+    let vault = Arc::new(Vault::new(environment.clone(), settings));
     let services: [Arc<dyn KeyUnwrap>; 2] =
         [Arc::new(Kms::new(aws.clone())), Arc::new(Transit::new(vault.clone()))];
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, services)?);
     let sops = OpenOptions { ignore_mac: operator.ignore_mac };
     let ambient = Ambient {
         environment: environment.clone(),
+        addresses,
         aws,
         vault,
         keyring: keyring.clone(),
@@ -149,12 +152,11 @@ fn keyring(
     Ok(Keyring::new(policy.clone(), holders).with_notes(notes))
 }
 
-fn vault(operator: &Operator, trust: Trust, environment: &Environment) -> Result<Vault, AssemblyError> {
+fn addresses(operator: &Operator, environment: &Environment) -> Result<Vec<Address>, AddressListError> {
     let mut addresses = address::list(operator.allow_addresses.as_deref().unwrap_or_default())?;
     // An option that the operator says names an address too.
     addresses.extend(environment.get("VALS_ADDRESS").and_then(|address| address.parse().ok()));
-    let home = trust == Trust::Person;
-    Ok(Vault::new(environment.clone(), Settings { addresses, home }))
+    Ok(addresses)
 }
 
 /// A bare name is looked up in `PATH`; where it is not found it stays as it is, and running it says so.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::aws::Aws;
 use crate::environment::Environment;
 use crate::sops::keys::Keyring;
@@ -13,6 +14,8 @@ use crate::vault::Vault;
 pub struct Ambient {
     /// Snapshot of the environment.
     pub environment: Environment,
+    /// Addresses that references may name.
+    pub addresses: Vec<Address>,
     /// AWS configuration and its one HTTP client.
     pub aws: Arc<Aws>,
     /// Vault and OpenBao, with the logins to them.

@@ -37,7 +37,7 @@ const VALUE_IN_PATH: &str = "echo";
 /// Where the operator says an option that a reference leaves out, as for vals: `VALS_REGION`.
 const OPTION_PREFIX: &str = "VALS_";
 
-/// Options that vals takes from the reference alone.
+/// Options that vals takes from the reference alone; being there without a value is as good as `true`.
 const SAID_BY_REFERENCE_ONLY: [&str; 3] = ["inCluster", "include_doppler_defaults", "no_verify_tls"];
 
 /// See [`Resolver::limit`].
@@ -346,9 +346,12 @@ fn split_options(scheme: &'static Scheme, options: &Params) -> Result<(Params, P
         } else {
             return Err(unknown_option(scheme, name));
         };
-        if !value.is_empty() {
-            side.insert(name.clone(), value.clone());
-        }
+        let flag = SAID_BY_REFERENCE_ONLY.contains(&name.as_str());
+        match (value.as_str(), flag) {
+            ("", true) => side.insert(name.clone(), "true".to_owned()),
+            ("", false) => None,
+            _ => side.insert(name.clone(), value.clone()),
+        };
     }
     Ok((connection, document))
 }
@@ -613,6 +616,7 @@ mod tests {
         ];
         let ambient = Ambient {
             environment: documents.into_iter().collect(),
+            addresses: Vec::new(),
             aws: Arc::default(),
             vault: Arc::default(),
             keyring: Arc::default(),

@@ -4,16 +4,21 @@ use std::fmt::Write;
 
 use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
-use crate::refs::sources::{awskms, awssecrets, awsssm, echo, envsubst, file, sops, vault};
+use crate::refs::sources::{
+    awskms, awssecrets, awsssm, doppler, echo, envsubst, file, gitlab, onepasswordconnect, sops, vault,
+};
 
 /// Every scheme that can be resolved, by name.
 pub const SCHEMES: &[&Scheme] = &[
     &awskms::SCHEME,
     &awssecrets::SCHEME,
     &awsssm::SCHEME,
+    &doppler::SCHEME,
     &echo::SCHEME,
     &envsubst::SCHEME,
     &file::SCHEME,
+    &gitlab::SCHEME,
+    &onepasswordconnect::SCHEME,
     &vault::OPENBAO,
     &sops::SCHEME,
     &vault::VAULT,
@@ -31,17 +36,14 @@ const TO_COME: &[&str] = &[
     "azurekeyvault",
     "bw",
     "conjur",
-    "doppler",
     "gcpsecrets",
     "gcs",
-    "gitlab",
     "gkms",
     "hcpvaultsecrets",
     "httpjson",
     "infisical",
     "k8s",
     "oci",
-    "onepasswordconnect",
     "op",
     "pulumistateapi",
     "s3",

@@ -244,6 +244,7 @@ mod tests {
     fn ambient() -> Ambient {
         Ambient {
             environment: [("PLAIN", "ref+echo://again"), ("N", "5432")].into_iter().collect(),
+            addresses: Vec::new(),
             aws: Arc::new(crate::aws::Aws::new()),
             vault: Arc::default(),
             keyring: Arc::default(),

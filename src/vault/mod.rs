@@ -18,7 +18,7 @@ use reqwest::{Client, Method};
 use serde_json::Value as Json;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-use crate::address::{Address, AddressError};
+use crate::address::{self, Address, AddressError};
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::secret::Secret;
@@ -166,13 +166,12 @@ impl Vault {
             });
         };
         let named: Address = named.parse().map_err(|why| wrong("what is named", why))?;
-        if own.as_ref() == Some(&named) || self.settings.addresses.contains(&named) {
+        if own.as_ref() == Some(&named) {
             return Ok(named);
         }
-        let reason = format!(
-            "{named} is not an address that the operator names\nhelp: the operator allows addresses with STRONGROOM_ALLOW_ADDRESSES, or names the one with {variable}"
-        );
-        Err(VaultError::new(Class::Denied, reason))
+        address::permit(named, &self.settings.addresses).map_err(|error| {
+            VaultError::new(Class::Denied, format!("{error}, or names the one with {variable}"))
+        })
     }
 }
 
@@ -290,11 +289,8 @@ impl Server {
     pub fn failure(&self, answer: &Answer, what: &str) -> VaultError {
         let brand = self.brand.name();
         let class = match answer.status {
-            401 | 403 => Class::Denied,
-            404 => Class::NotFound,
-            status if web::is_passing(status) || (300..400).contains(&status) => Class::Unavailable,
             472 | 473 => Class::Unavailable,
-            _ => Class::Invalid,
+            status => web::class_of(status),
         };
         let mut reason = match class {
             Class::NotFound => format!("{brand} has nothing at {what}"),

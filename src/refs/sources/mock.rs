@@ -1,14 +1,17 @@
-//! AWS as a test wants it: an HTTP server on loopback that answers each call by a function. Ends with its test.
+//! Backends as a test wants them: AWS on a mock server that answers each call by a function, and what is told of it.
 
 use std::sync::{Arc, Mutex};
 
 use aws_credential_types::Credentials;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::aws::Aws;
+use crate::environment::Environment;
+use crate::refs::ambient::Ambient;
 use crate::refs::source::{Document, FetchError, Locator};
+use crate::sops::open::OpenOptions;
+use crate::vault::{Settings, Vault};
+use crate::web::mock::{Mock, Request};
 
 /// What is answered to an operation and its input: the output, or the code of an error.
 pub(super) type Answer = fn(&str, &Value) -> Result<Value, &'static str>;
@@ -18,50 +21,42 @@ pub(super) type Calls = Arc<Mutex<Vec<String>>>;
 
 /// Starts a server, and gives what reaches it.
 pub(super) async fn aws(answer: Answer) -> (Arc<Aws>, Calls) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let calls = Calls::default();
     let log = Arc::clone(&calls);
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(serve(connection, answer, Arc::clone(&log)));
-        }
-    });
+    let mock = Mock::start(move |request| {
+        let (operation, input) = called(request);
+        log.lock().unwrap().push(operation.clone());
+        let (status, body) = match answer(&operation, &input) {
+            Ok(output) => (200, output),
+            Err(code) => (400, json!({"__type": code, "message": "for a reason"})),
+        };
+        (status, body.to_string())
+    })
+    .await;
     let credentials = Credentials::new("id", "STRONGROOM-MARKER", None, None, "mock");
-    (Arc::new(Aws::emulated(endpoint, "eu-west-1", credentials)), calls)
+    (Arc::new(Aws::emulated(mock.url, "eu-west-1", credentials)), calls)
 }
 
-async fn serve(mut connection: TcpStream, answer: Answer, calls: Calls) {
-    let mut request = Vec::new();
-    let (operation, input) = loop {
-        if connection.read_buf(&mut request).await.unwrap() == 0 {
-            return;
-        }
-        if let Some(call) = parse(&request) {
-            break call;
-        }
-    };
-    calls.lock().unwrap().push(operation.clone());
-    let (status, body) = match answer(&operation, &input) {
-        Ok(output) => ("200 OK", output),
-        Err(code) => ("400 Bad Request", json!({"__type": code, "message": "for a reason"})),
-    };
-    let body = body.to_string();
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    connection.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+fn called(request: &Request) -> (String, Value) {
+    let target = request.header("x-amz-target");
+    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+    (operation, serde_json::from_str(&request.body).unwrap())
 }
 
-/// The operation and its input, once the request is whole.
-fn parse(request: &[u8]) -> Option<(String, Value)> {
-    let text = std::str::from_utf8(request).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let header = |wanted: &str| {
-        let lines = head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
-    };
-    let operation = header("x-amz-target")?.rsplit('.').next()?.to_owned();
-    let whole = body.len() >= header("content-length")?.parse().ok()?;
-    whole.then(|| (operation, serde_json::from_str(body).unwrap()))
+/// What an operator with these variables, and this list of addresses, has.
+pub(super) fn ambient(variables: &[(&str, &str)], addresses: &[&str]) -> Ambient {
+    let environment: Environment = variables.iter().copied().collect();
+    let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let settings = Settings { addresses: addresses.clone(), home: false };
+    Ambient {
+        environment: environment.clone(),
+        addresses,
+        aws: Arc::default(),
+        vault: Arc::new(Vault::new(environment, settings)),
+        keyring: Arc::default(),
+        sops: OpenOptions::default(),
+        envsubst: None,
+    }
 }
 
 /// Answers as text, and errors as their class and reason.

@@ -4,10 +4,16 @@ mod aws;
 pub(super) mod awskms;
 pub(super) mod awssecrets;
 pub(super) mod awsssm;
+#[cfg(test)]
+mod conformance;
+pub(super) mod doppler;
 pub(super) mod echo;
 pub(super) mod envsubst;
 pub(super) mod file;
+pub(super) mod gitlab;
+mod http;
 #[cfg(test)]
 mod mock;
+pub(super) mod onepasswordconnect;
 pub(super) mod sops;
 pub(super) mod vault;
