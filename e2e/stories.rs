@@ -438,3 +438,25 @@ fn a_check_names_every_key_and_reference_and_shows_no_secret() {
     }
     assert!(!output.stdout.contains(MARKER) && !output.stderr.contains(MARKER));
 }
+
+#[test]
+fn a_check_covers_references_that_templates_built() {
+    let repository = Repository::with_secret_chart();
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: built}\ndata:\n  \
+                    a: {{ printf \"ref+file:///%s.json#/a\" .Release.Name }}\n";
+    repository.write("app/templates/built.yaml", template);
+    repository.write("hello.json", format!("{{\"a\": \"{MARKER}\"}}"));
+    let check = |release: &str| {
+        let run = strongroom().directory(repository.path()).args(["check", release, "app"]);
+        run.args(["--set", "password=x", "--resolve-manifests"]).output()
+    };
+    let good = check("hello");
+    assert!(
+        good.status.success() && good.stdout.contains("opened   ref+file:///hello.json#/a\n"),
+        "{good:?}"
+    );
+    assert!(!good.stdout.contains(MARKER), "{good:?}");
+    let bad = check("other");
+    assert_eq!(bad.status.code(), Some(1), "{bad:?}");
+    assert!(bad.stdout.contains("problem  ") && bad.stdout.contains("other.json"), "{bad:?}");
+}
