@@ -767,9 +767,16 @@ fn a_store_that_throttles_is_asked_again() {
     assert_eq!(twice.answered(), 3);
 
     let always = throttling(usize::MAX);
-    let message = refused(&repository, with_store(&always.url(), "ref+awssecrets://team/x"));
-    assert_eq!(message, format!("{STORED}AWS says ThrottlingException"));
-    assert_eq!(always.answered(), 5, "with pauses between them, as many times as is polite");
+    let message = refused(&repository, |run| {
+        with_store(&always.url(), "ref+awssecrets://team/x")(run).env("STRONGROOM_TIMEOUT", "14")
+    });
+    assert!(message.starts_with(&format!("{STORED}AWS says ThrottlingException; and so ")), "{message}");
+    assert!(message.contains(" times, until the render's deadline\nhelp: STRONGROOM_TIMEOUT "), "{message}");
+    assert!(
+        always.answered() > 5,
+        "as often as the deadline allows, with pauses between: {}",
+        always.answered()
+    );
 }
 
 #[test]

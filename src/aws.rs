@@ -193,6 +193,8 @@ pub struct AwsError {
     pub code: Option<String>,
     /// The reason: never a response body.
     pub reason: String,
+    /// Whether AWS answered, and that it is busy or broken for now.
+    pub busy: bool,
 }
 
 impl Fault for AwsError {
@@ -221,7 +223,8 @@ impl AwsError {
     /// One item of a batch, such as those of `BatchGetSecretValue`, that AWS refused with `code`.
     pub fn of_code(code: &str) -> Self {
         let class = class_of_code(code).unwrap_or(Class::Invalid);
-        Self { class, code: Some(code.to_owned()), reason: format!("AWS says {code}") }
+        let busy = class == Class::Unavailable;
+        Self { class, code: Some(code.to_owned()), reason: format!("AWS says {code}"), busy }
     }
 
     fn of_answer(error: &dyn ProvideErrorMetadata, status: u16, request: Option<&str>) -> Self {
@@ -238,7 +241,7 @@ impl AwsError {
         if let Some(request) = request {
             reason.extend([" (request ", &printable(request), ")"]);
         }
-        Self { class, code, reason }
+        Self { class, code, reason, busy: class == Class::Unavailable }
     }
 
     /// The request was never answered: look for the link of the chain that says why.
@@ -330,7 +333,7 @@ impl AwsError {
     }
 
     fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, code: None, reason: reason.into() }
+        Self { class, code: None, reason: reason.into(), busy: false }
     }
 }
 

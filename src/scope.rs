@@ -12,6 +12,10 @@ use crate::policy::Who;
 pub const TOO_LATE: &str = "no answer before the render's deadline\n\
      help: STRONGROOM_TIMEOUT says how long a render may take; Argo CD may give it less";
 
+/// When a busy backend is no longer asked again.
+pub const DEADLINE: &str = "the render's deadline\n\
+     help: STRONGROOM_TIMEOUT says how long a render may take; Argo CD may give it less";
+
 /// The bounds of one render, handed to everything that opens something for it.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {

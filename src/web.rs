@@ -169,8 +169,9 @@ pub const fn class_of(status: u16) -> Class {
     }
 }
 
-/// Twice as long each time, of which a random half is left out, so that many do not come back at once.
-fn pause(attempt: u32) -> Duration {
+/// The pause after so many attempts: twice as long each time, of which a random half is left out, so that many do not
+/// come back at once.
+pub fn pause(attempt: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(16)).min(LONGEST_PAUSE);
     let random = RandomState::new().build_hasher().finish() % 1000;
     longest / 2 + longest / 2000 * u32::try_from(random).expect("less than 1000")

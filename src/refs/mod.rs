@@ -4,6 +4,7 @@
 //! they mean through the backends that [`schemes`] lists.
 
 pub mod ambient;
+mod flights;
 pub mod grammar;
 pub mod resolve;
 pub mod scan;

@@ -1,7 +1,8 @@
 //! From references to values: authorised one by one, fetched once each, batched and side by side.
 //!
 //! References go in rounds, innermost first. Of each round every distinct document is fetched once, by one source per
-//! scheme and connection that lives as long as the [`Resolver`]; a fragment is picked out of a document that is
+//! scheme and connection that lives as long as the [`Resolver`], and what another render is fetching is waited for; a
+//! fragment is picked out of a document that is
 //! parsed once. Nothing is opened before the policy has allowed it, and no value is kept when the answer is given.
 //!
 //! Every reference that fails is reported. An error says the reference as it is spelled; where it holds a nested
@@ -22,6 +23,7 @@ use crate::fault::{Class, Fault};
 use crate::observe::audit::Access;
 use crate::policy::{Authorise, Denied, What};
 use crate::refs::ambient::Ambient;
+use crate::refs::flights::{Connection, Flights};
 use crate::refs::grammar::{Expression, GrammarError, Missing, Part, Reference, Target};
 use crate::refs::schemes::{self, COMMON_OPTIONS, SchemeError};
 use crate::refs::source::{Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source};
@@ -49,12 +51,10 @@ pub struct Resolver {
     policy: Arc<dyn Authorise>,
     find: fn(&str) -> Result<&'static Scheme, SchemeError>,
     sources: Mutex<HashMap<Connection, Arc<dyn Source>>>,
+    flights: Flights,
     /// The values of one call, and all texts they are put into, take no more than this, in bytes.
     limit: usize,
 }
-
-/// A scheme, and the options that choose one of its backends.
-type Connection = (&'static str, Params);
 
 /// A reference could not be resolved.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -151,7 +151,14 @@ impl RefCause {
 impl Resolver {
     /// `policy` is asked before anything is opened.
     pub fn new(ambient: Ambient, policy: Arc<dyn Authorise>) -> Self {
-        Self { ambient, policy, find: schemes::find, sources: Mutex::default(), limit: MAX_TOTAL }
+        Self {
+            ambient,
+            policy,
+            find: schemes::find,
+            sources: Mutex::default(),
+            flights: Flights::default(),
+            limit: MAX_TOTAL,
+        }
     }
 
     /// The value of every expression, in order, or all that failed in it.
@@ -217,7 +224,10 @@ impl Resolver {
             let locators: Vec<_> = wanted.locators.into_iter().collect();
             let started = Instant::now();
             let answers = match self.source(&connection, wanted.scheme) {
-                Ok(source) => in_time(scope, source.fetch(scope, &locators), locators.len()).await,
+                Ok(source) => {
+                    let answers = self.flights.fetch(&source, &connection, scope, &locators);
+                    in_time(scope, answers, locators.len()).await
+                }
                 Err(error) => vec![Err(RefCause::from(error)); locators.len()],
             };
             let meters = &scope.observer.meters;
@@ -544,7 +554,8 @@ mod tests {
 
     use super::*;
     use crate::fault::report;
-    use crate::policy::AllowList;
+    use crate::observe::Observer;
+    use crate::policy::{AllowList, Who};
     use crate::refs::source::{Open, verbatim};
     use crate::sops::open::OpenOptions;
 
@@ -566,12 +577,17 @@ mod tests {
             let paths: Vec<_> = at.iter().map(|at| at.path.as_str()).collect();
             ASKED.with_borrow_mut(|asked| asked.push(format!("{:?} {}", self.1, paths.join(" "))));
             async move {
+                tokio::task::yield_now().await;
                 if paths.contains(&"slow") {
                     future::pending::<()>().await;
                 }
                 paths.into_iter().map(|path| self.answer(path)).collect()
             }
             .boxed()
+        }
+
+        fn is_same_for_all(&self) -> bool {
+            true
         }
     }
 
@@ -824,6 +840,36 @@ mod tests {
             refused.unwrap_err()[0]
                 .starts_with("Denied ref+store://doc#/user: app \"\" may not open ref+store://doc with c")
         );
+    }
+
+    /// Allows everything to everybody but one application.
+    struct AllBut(&'static str);
+
+    impl Authorise for AllBut {
+        fn authorise(&self, who: &Who, what: What<'_>) -> Result<(), Denied> {
+            if who.app == self.0 { Err(Denied::new(who, what, "")) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn renders_at_the_same_time_share_a_fetch_and_each_is_authorised_and_audited() {
+        asked();
+        let resolver = Resolver { policy: Arc::new(AllBut("mallory")), ..resolver("store") };
+        let expression = Expression::parse("ref+store://doc#/user").unwrap();
+        let render = async |app: &str| {
+            let who = Who { app: app.to_owned(), ..Who::default() };
+            let scope = Scope { who, observer: Observer::keeping_trail(), ..Scope::default() };
+            let value = resolver.resolve(&scope, &[&expression]).await.remove(0);
+            let trail = scope.observer.trail();
+            (
+                value.map_err(|errors| errors[0].class()).map(drop),
+                trail.iter().map(|entry| entry.result).collect(),
+            )
+        };
+        let outcomes: (_, _, _) = tokio::join!(render("alice"), render("mallory"), render("bob"));
+        let opened: (Result<(), Class>, Vec<_>) = (Ok(()), vec!["opened"]);
+        assert_eq!(outcomes, (opened.clone(), (Err(Class::Denied), vec!["denied"]), opened));
+        assert_eq!(asked(), ["{} doc"]);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use crate::confine::{self, ConfineError};
 use crate::fault::{self, Class, Fault};
 use crate::refs::ambient::Ambient;
-use crate::scope::Scope;
+use crate::scope::{DEADLINE, Scope};
 use crate::secret::Secret;
 
 /// Options of a reference, from its query, that say how the backend is reached: `region=eu-west-1`.
@@ -38,6 +38,11 @@ pub trait Source: Debug + Send + Sync {
         scope: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>>;
+
+    /// Whether its answers do not depend on the render that asks, so that renders at the same time can share them.
+    fn is_same_for_all(&self) -> bool {
+        false
+    }
 }
 
 /// Opens a backend for one set of connection options.
@@ -151,12 +156,27 @@ pub struct FetchError {
     pub class: Class,
     /// The backend's own reason, without any secret.
     pub reason: String,
+    /// Whether the backend answered that it is too busy, or broken for now: asking again may help.
+    pub busy: bool,
 }
 
 impl FetchError {
     /// `reason` holds no secret.
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into() }
+        Self { class, reason: reason.into(), busy: false }
+    }
+
+    /// The same, from a backend that is `busy`.
+    #[must_use]
+    pub fn busy(self, busy: bool) -> Self {
+        Self { busy, ..self }
+    }
+
+    /// Says that it was asked in so many rounds.
+    pub(super) fn until_the_deadline(&mut self, rounds: u32) {
+        if rounds > 1 {
+            self.reason = format!("{}; and so {rounds} times, until {DEADLINE}", self.reason);
+        }
     }
 
     /// The document is not there.

@@ -214,6 +214,8 @@ pub struct VaultError {
     pub class: Class,
     /// The reason: never a body, never a token.
     pub reason: String,
+    /// Whether the server answered, and that it is busy or broken for now.
+    pub busy: bool,
 }
 
 impl Fault for VaultError {
@@ -225,7 +227,7 @@ impl Fault for VaultError {
 impl VaultError {
     /// `reason` holds no secret.
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into() }
+        Self { class, reason: reason.into(), busy: false }
     }
 
     fn of(brand: Brand, error: &WebError) -> Self {
@@ -300,7 +302,7 @@ impl Server {
         if let Some(phrase) = said.max_by_key(|phrase| phrase.len()) {
             reason.extend([": ", phrase]);
         }
-        VaultError::new(class, reason)
+        VaultError { busy: web::is_passing(answer.status), ..VaultError::new(class, reason) }
     }
 
     /// The login that is kept, renewed or made anew where it is about to end.

@@ -6,13 +6,31 @@ use std::future::Future;
 use aws_config::SdkConfig;
 use futures::future;
 use futures::stream::{self, StreamExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
 use crate::refs::source::{Document, FetchError, Locator, Params, SchemeOption};
 
-/// Requests to one region at the same time.
+/// Requests to one backend at the same time, of all renders together.
 const CONCURRENT: usize = 16;
+
+/// Who may ask a backend now.
+#[derive(Debug)]
+pub(super) struct Turns(Semaphore);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(CONCURRENT))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, which lasts for one request.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.0.acquire().await.expect("the semaphore is never closed")
+    }
+}
 
 pub(super) const CONNECTION: &[SchemeOption] = &[
     SchemeOption { name: "region", doc: "region, where the environment's is not the one" },
@@ -106,7 +124,7 @@ pub(super) fn failure(error: &AwsError, connection: &Connection) -> FetchError {
         (Some(region), Class::NotFound) => format!(" in {region}"),
         _ => String::new(),
     };
-    FetchError::new(error.class, format!("{}{place}", error.reason))
+    FetchError::new(error.class, format!("{}{place}", error.reason)).busy(error.busy)
 }
 
 #[cfg(test)]

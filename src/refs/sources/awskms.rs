@@ -17,7 +17,7 @@ use futures::future::{BoxFuture, FutureExt};
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
 use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, SchemeOption, Source};
-use crate::refs::sources::aws;
+use crate::refs::sources::aws::{self, Turns};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -49,7 +49,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     normalise,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);
-        Ok(Arc::new(Kms { aws, connection: aws::connection(params) }))
+        Ok(Arc::new(Kms { aws, connection: aws::connection(params), turns: Turns::default() }))
     },
 };
 
@@ -68,6 +68,7 @@ fn ciphertext(path: &str) -> Result<Vec<u8>, FetchError> {
 struct Kms {
     aws: Arc<Aws>,
     connection: Connection,
+    turns: Turns,
 }
 
 impl Source for Kms {
@@ -76,28 +77,36 @@ impl Source for Kms {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        aws::fetch_regions(&self.aws, &self.connection, at, |config, connection, at| async move {
-            let region = Region { client: Client::new(&config), connection };
+        aws::fetch_regions(&self.aws, &self.connection, at, move |config, connection, at| async move {
+            let region = Region { client: Client::new(&config), connection, turns: &self.turns };
             let decrypt =
                 async |(index, locator): (usize, Locator)| vec![(index, region.decrypt(&locator).await)];
             aws::side_by_side(at, decrypt).await
         })
         .boxed()
     }
+
+    fn is_same_for_all(&self) -> bool {
+        true
+    }
 }
 
 /// KMS of one region, as one identity.
-struct Region {
+struct Region<'a> {
     client: Client,
     connection: Connection,
+    turns: &'a Turns,
 }
 
-impl Region {
+impl Region<'_> {
     async fn decrypt(&self, at: &Locator) -> Result<Document, FetchError> {
         let request = self.client.decrypt().ciphertext_blob(Blob::new(ciphertext(&at.path)?));
         let request = request.set_key_id(at.params.get("key").cloned());
         let request = request.set_encryption_algorithm(algorithm(&at.params)?);
-        let answer = request.set_encryption_context(context(&at.params)?).send().await;
+        let request = request.set_encryption_context(context(&at.params)?);
+        let turn = self.turns.turn().await;
+        let answer = request.send().await;
+        drop(turn);
         let answer = answer.map_err(|error| self.failure(&AwsError::of(&error)))?;
         let plaintext = answer.plaintext.ok_or_else(|| invalid("KMS gave no plaintext"))?;
         Ok(Secret::new(plaintext.into_inner()))
@@ -157,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn ciphertexts_are_decrypted_by_a_mock_and_fail_by_themselves() {
         let (aws, calls) = mock::aws(answer).await;
-        let kms = Kms { aws, connection: Connection::default() };
+        let kms = Kms { aws, connection: Connection::default(), turns: Turns::default() };
         for (path, params, expected) in [
             ("Z29vZA", &[][..], "STRONGROOM"),
             ("Z29vZA", &[("context", r#"{"team":"a"}"#), ("alg", "RSAES_OAEP_SHA_1")], "STRONGROOM"),

@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, FutureExt};
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
 use crate::refs::source::{Document, FetchError, Locator, Scheme, SchemeOption, Source, without_dots};
-use crate::refs::sources::aws::{self, Answers, Indexed};
+use crate::refs::sources::aws::{self, Answers, Indexed, Turns};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -45,7 +45,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     normalise: without_dots,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);
-        Ok(Arc::new(SecretsManager { aws, connection: aws::connection(params) }))
+        Ok(Arc::new(SecretsManager { aws, connection: aws::connection(params), turns: Turns::default() }))
     },
 };
 
@@ -53,6 +53,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
 struct SecretsManager {
     aws: Arc<Aws>,
     connection: Connection,
+    turns: Turns,
 }
 
 /// One request.
@@ -67,11 +68,15 @@ impl Source for SecretsManager {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        aws::fetch_regions(&self.aws, &self.connection, at, |config, connection, at| async move {
-            let region = Region { client: Client::new(&config), connection };
+        aws::fetch_regions(&self.aws, &self.connection, at, move |config, connection, at| async move {
+            let region = Region { client: Client::new(&config), connection, turns: &self.turns };
             aws::side_by_side(calls(at), |call| region.call(call)).await
         })
         .boxed()
+    }
+
+    fn is_same_for_all(&self) -> bool {
+        true
     }
 }
 
@@ -91,12 +96,13 @@ impl Call {
 }
 
 /// Secrets Manager of one region, as one identity.
-struct Region {
+struct Region<'a> {
     client: Client,
     connection: Connection,
+    turns: &'a Turns,
 }
 
-impl Region {
+impl Region<'_> {
     async fn call(&self, call: Call) -> Answers {
         match call {
             Call::Single(index, locator) => vec![(index, self.single(&locator).await)],
@@ -108,7 +114,9 @@ impl Region {
         let option = |name: &str| at.params.get(name).cloned();
         let request = self.client.get_secret_value().secret_id(&at.path);
         let request = request.set_version_id(option("version_id")).set_version_stage(option("version_stage"));
+        let turn = self.turns.turn().await;
         let answer = request.send().await;
+        drop(turn);
         let answer = answer.map_err(|error| aws::failure(&AwsError::of(&error), &self.connection))?;
         document(answer.secret_string, answer.secret_binary)
     }
@@ -138,7 +146,10 @@ impl Region {
         let mut page = None;
         loop {
             let request = self.client.batch_get_secret_value().set_secret_id_list(Some(ids.clone()));
-            let answer = request.set_next_token(page).send().await.map_err(|error| AwsError::of(&error))?;
+            let request = request.set_next_token(page);
+            let turn = self.turns.turn().await;
+            let answer = request.send().await.map_err(|error| AwsError::of(&error))?;
+            drop(turn);
             found.secrets.extend(answer.secret_values.unwrap_or_default());
             found.errors.extend(answer.errors.unwrap_or_default());
             page = answer.next_token.filter(|token| !token.is_empty());
@@ -275,7 +286,7 @@ mod tests {
 
     async fn fetched(paths: &[&str]) -> (Vec<String>, Vec<(String, usize)>) {
         let (aws, calls) = mock::aws(answer).await;
-        let source = SecretsManager { aws, connection: Connection::default() };
+        let source = SecretsManager { aws, connection: Connection::default(), turns: Turns::default() };
         let answers = source.fetch(&Scope::default(), &mock::locators(paths.iter().copied(), false)).await;
         (mock::told(answers), mock::counted(&calls))
     }

@@ -17,7 +17,7 @@ use crate::fault::Class;
 use crate::refs::source::{
     Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
-use crate::refs::sources::aws::{self, Answers};
+use crate::refs::sources::aws::{self, Answers, Turns};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -56,7 +56,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     normalise,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);
-        Ok(Arc::new(ParameterStore { aws, connection: aws::connection(params) }))
+        Ok(Arc::new(ParameterStore { aws, connection: aws::connection(params), turns: Turns::default() }))
     },
 };
 
@@ -69,6 +69,7 @@ fn normalise(scope: &Scope, path: &str, params: &Params) -> Result<String, Fetch
 struct ParameterStore {
     aws: Arc<Aws>,
     connection: Connection,
+    turns: Turns,
 }
 
 /// What a locator asks for.
@@ -90,13 +91,17 @@ impl Source for ParameterStore {
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        aws::fetch_regions(&self.aws, &self.connection, at, |config, connection, at| async move {
-            let region = Region { client: Client::new(&config), connection };
+        aws::fetch_regions(&self.aws, &self.connection, at, move |config, connection, at| async move {
+            let region = Region { client: Client::new(&config), connection, turns: &self.turns };
             let (calls, mut answers) = calls(&at);
             answers.extend(aws::side_by_side(calls, |call| region.call(call)).await);
             answers
         })
         .boxed()
+    }
+
+    fn is_same_for_all(&self) -> bool {
+        true
     }
 }
 
@@ -141,12 +146,13 @@ fn question(at: &Locator) -> Result<Question, FetchError> {
 }
 
 /// The Parameter Store of one region, as one identity.
-struct Region {
+struct Region<'a> {
     client: Client,
     connection: Connection,
+    turns: &'a Turns,
 }
 
-impl Region {
+impl Region<'_> {
     async fn call(&self, call: Call) -> Answers {
         match call {
             Call::Batch(names) => self.batch(names).await,
@@ -160,7 +166,10 @@ impl Region {
         }
         let ids = names.iter().map(|(_, name)| name.clone()).collect();
         let request = self.client.get_parameters().set_names(Some(ids)).with_decryption(true);
-        match request.send().await.map_err(|error| AwsError::of(&error)) {
+        let turn = self.turns.turn().await;
+        let answer = request.send().await;
+        drop(turn);
+        match answer.map_err(|error| AwsError::of(&error)) {
             Ok(answer) => {
                 let mut found = answer.parameters.unwrap_or_default();
                 names.into_iter().map(|(index, name)| (index, self.take(&mut found, &name))).collect()
@@ -184,7 +193,9 @@ impl Region {
     }
 
     async fn single(&self, name: &str) -> Result<Document, FetchError> {
+        let turn = self.turns.turn().await;
         let answer = self.client.get_parameter().name(name).with_decryption(true).send().await;
+        drop(turn);
         let answer = answer.map_err(|error| aws::failure(&AwsError::of(&error), &self.connection))?;
         answer.parameter.and_then(|parameter| parameter.value).map(document).ok_or_else(without_value)
     }
@@ -194,7 +205,9 @@ impl Region {
         let mut page = None;
         loop {
             let request = self.client.get_parameters_by_path().path(path).recursive(recursive);
+            let turn = self.turns.turn().await;
             let answer = request.with_decryption(true).set_next_token(page).send().await;
+            drop(turn);
             let answer = answer.map_err(|error| aws::failure(&AwsError::of(&error), &self.connection))?;
             for parameter in answer.parameters.unwrap_or_default() {
                 let (Some(name), Some(value)) = (parameter.name, parameter.value) else { continue };
@@ -379,7 +392,7 @@ mod tests {
 
     async fn fetched(paths: &[&str], fragment: bool) -> (Vec<String>, Vec<(String, usize)>) {
         let (aws, calls) = mock::aws(answer).await;
-        let source = ParameterStore { aws, connection: Connection::default() };
+        let source = ParameterStore { aws, connection: Connection::default(), turns: Turns::default() };
         let answers = source.fetch(&Scope::default(), &mock::locators(paths.iter().copied(), fragment)).await;
         (mock::told(answers), mock::counted(&calls))
     }

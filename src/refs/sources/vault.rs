@@ -40,7 +40,7 @@ pub(crate) const VAULT: Scheme = Scheme {
         ("ref+vault://secret/team/db?version=3#/password", "of its version 3"),
         (
             "ref+vault://database/creds/reader#/password",
-            "of whatever else can be read; each render reads it once",
+            "of whatever else can be read; each render reads it once, and renders at the same time share it",
         ),
     ],
     connection: CONNECTION,
@@ -168,6 +168,10 @@ impl Source for Reader {
             answers
         }
         .boxed()
+    }
+
+    fn is_same_for_all(&self) -> bool {
+        true
     }
 }
 
@@ -346,7 +350,7 @@ impl Pick<'_> {
 
 impl From<VaultError> for FetchError {
     fn from(error: VaultError) -> Self {
-        Self::new(error.class, error.reason)
+        Self::new(error.class, error.reason).busy(error.busy)
     }
 }
 
