@@ -4,8 +4,13 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{KeyPair, SigningKey};
 
 use serde_json::{Value as Json, json};
 use strongroom::document::value::Value;
@@ -249,13 +254,8 @@ async fn a_login_that_was_revoked_is_made_again() {
     assert!(resolve(&revoked, password).await.is_ok());
     // A login that is younger is not doubted.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let (_, accessors) = SERVER.call("LIST", "auth/token/accessors", MARKER, &Json::Null);
-    for accessor in accessors["data"]["keys"].as_array().unwrap() {
-        let (_, token) =
-            SERVER.call("POST", "auth/token/lookup-accessor", MARKER, &json!({ "accessor": accessor }));
-        if token["data"]["meta"]["role_name"] == "revoked" {
-            SERVER.write("auth/token/revoke-accessor", &json!({ "accessor": accessor }));
-        }
+    for accessor in accessors("revoked") {
+        SERVER.write("auth/token/revoke-accessor", &json!({ "accessor": accessor }));
     }
     assert_eq!(resolve(&revoked, password).await, Ok(json!("STRONGROOM-MARKER old")));
 }
@@ -276,6 +276,95 @@ async fn a_user_logs_in_with_the_password_of_a_file() {
         ("VAULT_PASSWORD_FILE", file),
     ]);
     assert!(resolve(&user, "ref+vault://secret/team/db#/password").await.is_ok());
+}
+
+/// The accessors of the tokens that `role` of approle has.
+fn accessors(role: &str) -> Vec<Json> {
+    let (_, all) = SERVER.call("LIST", "auth/token/accessors", MARKER, &Json::Null);
+    let all = all["data"]["keys"].as_array().unwrap().iter();
+    let of_role = |accessor: &&Json| {
+        let asked = json!({ "accessor": accessor });
+        let (_, token) = SERVER.call("POST", "auth/token/lookup-accessor", MARKER, &asked);
+        token["data"]["meta"]["role_name"] == role
+    };
+    all.filter(of_role).cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_renewed_while_nobody_asks() {
+    let (role, secret) = SERVER.approle("idle", &json!({"token_policies": ["team"], "token_ttl": "3s"}));
+    let url = SERVER.url();
+    let idle = resolver(&[
+        ("VAULT_ADDR", &url),
+        ("VAULT_AUTH_METHOD", "approle"),
+        ("VAULT_ROLE_ID", &role),
+        ("VAULT_SECRET_ID", &secret),
+    ]);
+    let password = "ref+vault://secret/team/db#/password";
+    assert!(resolve(&idle, password).await.is_ok());
+    let before = accessors("idle");
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!((before.len(), accessors("idle")), (1, before.clone()), "the one token still lives");
+    assert!(resolve(&idle, password).await.is_ok());
+    assert_eq!(accessors("idle"), before, "and no other was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_given_is_renewed() {
+    SERVER.policy("keeper", &["secret/data/team/*", "auth/token/renew-self", "auth/token/lookup-self"]);
+    let (url, given) = (SERVER.url(), SERVER.token("keeper", "4s"));
+    let given = resolver(&[("VAULT_ADDR", &url), ("VAULT_TOKEN", &given)]);
+    let password = "ref+vault://secret/team/db#/password";
+    assert!(resolve(&given, password).await.is_ok());
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert!(resolve(&given, password).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_jwt_of_an_issuer_logs_in() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    SERVER.write("sys/auth/jwt", &json!({"type": "jwt"}));
+    SERVER.write("auth/jwt/config", &json!({"jwt_validation_pubkeys": [key.public_key_pem()]}));
+    SERVER.write(
+        "auth/jwt/role/apps",
+        &json!({"role_type": "jwt", "bound_audiences": ["vault"], "user_claim": "sub", "token_policies": ["team"]}),
+    );
+    let part = |json: Json| URL_SAFE_NO_PAD.encode(json.to_string());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({"sub": "shop", "aud": "vault", "iat": now, "nbf": now - 10, "exp": now + 600});
+    let signed = format!("{}.{}", part(json!({"alg": "EdDSA", "typ": "JWT"})), part(claims));
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()).unwrap());
+    let file = SERVER.home().join("jwt");
+    std::fs::write(&file, format!("{signed}.{signature}\n")).unwrap();
+    let url = SERVER.url();
+    let by = |file: &Path| {
+        resolver(&[
+            ("VAULT_ADDR", &url),
+            ("VAULT_AUTH_METHOD", "jwt"),
+            ("VAULT_ROLE_ID", "apps"),
+            ("VAULT_JWT_FILE", file.to_str().unwrap()),
+        ])
+    };
+    assert!(resolve(&by(&file), "ref+vault://secret/team/db#/password").await.is_ok());
+    let forged = SERVER.home().join("forged");
+    std::fs::write(&forged, format!("{signed}.{}", URL_SAFE_NO_PAD.encode([7; 64]))).unwrap();
+    let error = resolve(&by(&forged), "ref+vault://secret/team/db#/password").await.unwrap_err();
+    assert!(error.contains("the login failed: Vault says HTTP 400 for auth/jwt/login"), "{error}");
+}
+
+#[tokio::test]
+async fn a_namespace_is_one_of_the_reference_or_of_the_environment() {
+    SERVER.write("sys/namespaces/tenant", &json!({}));
+    SERVER.write_in("tenant", "sys/mounts/kv", &json!({"type": "kv", "options": {"version": "2"}}));
+    SERVER.write_in("tenant", "kv/data/a", &json!({"data": {"b": "STRONGROOM-MARKER tenant"}}));
+    let url = SERVER.url();
+    let (own, others) = ("ref+vault://kv/a#/b", "ref+vault://kv/a?namespace=tenant#/b");
+    let outside = resolver(&[("VAULT_ADDR", &url), ("VAULT_TOKEN", MARKER)]);
+    let inside = resolver(&[("VAULT_ADDR", &url), ("VAULT_TOKEN", MARKER), ("VAULT_NAMESPACE", "/tenant/")]);
+    assert_eq!(resolve(&outside, others).await, Ok(json!("STRONGROOM-MARKER tenant")));
+    assert_eq!(resolve(&inside, own).await, Ok(json!("STRONGROOM-MARKER tenant")));
+    assert!(resolve(&outside, own).await.unwrap_err().starts_with("not_found: "));
+    assert_eq!(vals(others), Ok(json!("STRONGROOM-MARKER tenant")));
 }
 
 #[tokio::test]

@@ -95,6 +95,12 @@ impl Openbao {
         (text(&role, "/data/role_id"), text(&secret, "/data/secret_id"))
     }
 
+    /// One request of the administrator in a namespace.
+    pub fn write_in(&self, namespace: &str, path: &str, body: &Value) {
+        let (status, answer) = self.call("POST", &format!("{namespace}/{path}"), MARKER, body);
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+    }
+
     /// One request with one token: its status and its answer.
     pub fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };

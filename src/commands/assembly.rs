@@ -79,7 +79,7 @@ pub(super) fn renderer(
     let aws = Arc::new(Aws::new());
     let addresses = addresses(operator, environment)?;
     let settings = Settings { addresses: addresses.clone(), home: trust == Trust::Person };
-    let vault = Arc::new(Vault::new(environment.clone(), settings));
+    let vault = Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone()));
     let services: [Arc<dyn KeyUnwrap>; 2] =
         [Arc::new(Kms::new(aws.clone())), Arc::new(Transit::new(vault.clone()))];
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, services)?);

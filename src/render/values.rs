@@ -653,8 +653,46 @@ impl fmt::Display for ReferencesError {
 }
 
 impl Fault for ReferencesError {
-    /// That of the first: whoever tries again because of another one meets it again.
+    /// The worst of all: whoever tries again because of what passes meets what stays.
     fn class(&self) -> Class {
-        self.0.first().map_or(Class::Internal, |failure| failure.error.class())
+        let classes = self.0.iter().map(|failure| failure.error.class());
+        classes.max_by_key(|class| badness(*class)).unwrap_or(Class::Internal)
+    }
+}
+
+/// The longer it lasts, and the less its reader can do about it, the worse.
+const fn badness(class: Class) -> u8 {
+    match class {
+        Class::Unavailable => 0,
+        Class::Timeout => 1,
+        Class::NotFound => 2,
+        Class::Invalid => 3,
+        Class::Denied => 4,
+        Class::Internal => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refs::source::FetchError;
+
+    #[test]
+    fn all_failures_are_told_with_their_places_and_the_worst_counts() {
+        let failures = [
+            ("a.b[0] of one.yaml", FetchError::new(Class::Unavailable, "busy")),
+            ("c of two.yaml", FetchError::new(Class::Denied, "no\nhelp: ask")),
+            ("d of two.yaml", FetchError::not_found("nothing there")),
+        ];
+        let error = ReferencesError::all(failures.map(|(place, error)| (place.to_owned(), error)));
+        assert_eq!(error.class(), Class::Denied);
+        let expected = "resolve 3 references:\n  a.b[0] of one.yaml: busy\n  c of two.yaml: no\n    help: ask\n  \
+                        d of two.yaml: nothing there";
+        assert_eq!(error.to_string(), expected);
+        let busy = ReferencesError::of("a of b.yaml", FetchError::new(Class::Unavailable, "busy"));
+        assert_eq!(
+            (busy.class(), busy.to_string().as_str()),
+            (Class::Unavailable, "resolve a of b.yaml: busy")
+        );
     }
 }

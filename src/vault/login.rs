@@ -7,17 +7,25 @@
 //! | `kubernetes` | `ROLE_ID`; the service account's token, or the file `KUBERNETES_JWT_TOKEN_PATH` | `KUBERNETES_MOUNT_POINT` |
 //! | `userpass` | `USERNAME`; the file `PASSWORD_FILE`, or the variable that `PASSWORD_ENV` names | `LOGIN_MOUNT_POINT` |
 //! | `jwt` | `ROLE_ID`; the file `JWT_FILE`, or the service account's token | `LOGIN_MOUNT_POINT` |
+//! | `aws` | AWS's own chain of credentials; `ROLE_ID` and `AWS_IAM_SERVER_ID` where the server wants them | `LOGIN_MOUNT_POINT` |
 //!
 //! Files are read at each login, because agents write new ones. A mount is named as its method unless said.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sigv4::http_request::{self, SignableBody, SignableRequest, SigningSettings};
+use aws_sigv4::sign::v4;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use zeroize::Zeroize;
 
+use crate::aws::{self, Aws};
 use crate::environment::Environment;
 use crate::fault::Class;
 use crate::secret::Secret;
@@ -26,11 +34,19 @@ use crate::web::Answer;
 
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
+/// Who one is to AWS is asked here; a server of Vault that is not told otherwise asks the same.
+const STS: &str = "https://sts.amazonaws.com/";
+const STS_REGION: &str = "us-east-1";
+const CALLER_IDENTITY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
+const SERVER_ID: &str = "X-Vault-AWS-IAM-Server-ID";
+
 /// A token, and how long it lasts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Session {
     pub(super) token: Secret<String>,
     pub(super) made: Instant,
+    /// Whether the server said how long it lasts, or was asked in vain.
+    pub(super) known: bool,
     /// `None`: as long as nobody says otherwise.
     pub(super) lease: Option<Duration>,
     pub(super) renewable: bool,
@@ -45,6 +61,13 @@ pub(super) enum Login {
         path: Vec<String>,
         role: Option<(&'static str, String)>,
         credential: (&'static str, Held),
+    },
+    /// A write to `auth/…` of a question to AWS that is signed and not sent.
+    Aws {
+        path: Vec<String>,
+        role: Option<String>,
+        server_id: Option<String>,
+        aws: Arc<Aws>,
     },
 }
 
@@ -91,6 +114,7 @@ impl Login {
         connection: &Connection,
         environment: &Environment,
         home: bool,
+        aws: &Arc<Aws>,
     ) -> Result<Self, VaultError> {
         let chosen = Chosen { brand: connection.brand, environment };
         let role = || connection.role.clone().map_or_else(|| chosen.need("ROLE_ID"), Ok);
@@ -117,17 +141,23 @@ impl Login {
                 role: None,
                 credential: ("password", chosen.password()?),
             }),
+            "aws" => Ok(Self::Aws {
+                path: chosen.login_path("aws", "LOGIN_MOUNT_POINT", None),
+                role: connection.role.clone().or_else(|| chosen.get("ROLE_ID")),
+                server_id: chosen.get("AWS_IAM_SERVER_ID"),
+                aws: Arc::clone(aws),
+            }),
             _ => Err(VaultError::new(
                 Class::Invalid,
                 format!(
-                    "the method of the login is not known\nhelp: {}AUTH_METHOD is token, approle, kubernetes, userpass or jwt",
+                    "the method of the login is not known\nhelp: {}AUTH_METHOD is token, approle, kubernetes, userpass, jwt or aws",
                     connection.brand.prefix()
                 ),
             )),
         }
     }
 
-    pub(super) fn request(&self) -> Result<Request, VaultError> {
+    pub(super) async fn request(&self) -> Result<Request, VaultError> {
         match self {
             Self::Token(held) => Ok(Request::Token(held.text()?)),
             Self::Write { path, role, credential: (name, held) } => {
@@ -137,9 +167,56 @@ impl Login {
                 }
                 Ok(Request::Login { path: path.clone(), body: Secret::new(Body(body)) })
             }
+            Self::Aws { path, role, server_id, aws } => {
+                let body = signed(aws, role.as_deref(), server_id.as_deref()).await?;
+                Ok(Request::Login { path: path.clone(), body })
+            }
         }
     }
 }
+
+/// A question to AWS who it is that asks, with a signature that holds for minutes. It is the server that sends it.
+async fn signed(aws: &Aws, role: Option<&str>, server_id: Option<&str>) -> Result<Secret<Body>, VaultError> {
+    let failed = |reason: String| VaultError::new(Class::Denied, format!("the login failed: {reason}"));
+    let connection = aws::Connection { region: Some(STS_REGION.to_owned()), ..aws::Connection::default() };
+    let config = aws.config(&connection).await.map_err(|error| failed(error.reason))?;
+    let provider = config.credentials_provider().ok_or_else(|| failed(NO_AWS.to_owned()))?;
+    let credentials = provider.provide_credentials().await.map_err(|_| failed(NO_AWS.to_owned()))?;
+    let identity = credentials.into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(STS_REGION)
+        .name("sts")
+        .time(SystemTime::now())
+        .settings(SigningSettings::default())
+        .build()
+        .expect("all parts are there");
+    let mut headers = vec![
+        ("Host", "sts.amazonaws.com".to_owned()),
+        ("Content-Type", "application/x-www-form-urlencoded; charset=utf-8".to_owned()),
+    ];
+    headers.extend(server_id.map(|id| (SERVER_ID, id.to_owned())));
+    let plain = headers.iter().map(|(name, value)| (*name, value.as_str()));
+    let request = SignableRequest::new("POST", STS, plain, SignableBody::Bytes(CALLER_IDENTITY.as_bytes()));
+    let signed = request.and_then(|request| http_request::sign(request, &params.into()));
+    let (signature, _) =
+        signed.map_err(|_| failed("a header has characters that cannot be signed".to_owned()))?.into_parts();
+    let all = headers.iter().map(|(name, value)| (*name, value.as_str())).chain(signature.headers());
+    let all: serde_json::Map<_, _> = all.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let all = Secret::new(Body(Json::Object(all)));
+    let mut body = json!({
+        "iam_http_request_method": "POST",
+        "iam_request_url": STANDARD.encode(STS),
+        "iam_request_body": STANDARD.encode(CALLER_IDENTITY),
+        "iam_request_headers": STANDARD.encode(all.expose().0.to_string()),
+    });
+    if let Some(role) = role {
+        body["role"] = role.into();
+    }
+    Ok(Secret::new(Body(body)))
+}
+
+const NO_AWS: &str = "no AWS credentials\nhelp: give Strongroom's service account a role (IRSA or Pod Identity), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
 impl Held {
     fn text(&self) -> Result<Secret<String>, VaultError> {
@@ -229,9 +306,31 @@ impl Session {
         Some(Self {
             token: Secret::new(auth.client_token),
             made: Instant::now(),
+            known: true,
             lease: (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration.min(1 << 32))),
             renewable: auth.renewable,
         })
+    }
+
+    /// The same token, with what the server says of it.
+    pub(super) fn looked_up(&self, answer: Option<&Answer>) -> Self {
+        #[derive(Deserialize)]
+        struct Envelope {
+            data: Data,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            ttl: u64,
+            #[serde(default)]
+            renewable: bool,
+        }
+        let data = answer.filter(|answer| answer.status == 200);
+        let data = data.and_then(|answer| serde_json::from_slice::<Envelope>(answer.body.expose()).ok());
+        let Some(Envelope { data: Data { ttl, renewable } }) = data else {
+            return Self { known: true, ..self.clone() };
+        };
+        let lease = (ttl > 0).then(|| Duration::from_secs(ttl.min(1 << 32)));
+        Self { token: self.token.clone(), made: Instant::now(), known: true, lease, renewable }
     }
 
     /// For `X-Vault-Token`. What cannot be in a header is no token, and the server will say so.

@@ -11,14 +11,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method};
 use serde_json::Value as Json;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
+use tokio::task::AbortHandle;
 
 use crate::address::{self, Address, AddressError};
+use crate::aws::Aws;
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::secret::Secret;
@@ -31,6 +33,10 @@ const SERVERS_KEPT: usize = 64;
 const CONCURRENT: usize = 16;
 /// A login that is younger is not repeated because something was denied.
 const YOUNG: Duration = Duration::from_secs(1);
+/// A token that was given is asked about when it was of use for so long.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// A login is looked at so often at least.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// Whose server; they differ in the names of their variables.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -71,7 +77,7 @@ pub struct Connection {
     pub address: Option<String>,
     /// Namespace.
     pub namespace: Option<String>,
-    /// Method of the login: `token`, `approle`, `kubernetes`, `userpass`, `jwt`.
+    /// Method of the login: `token`, `approle`, `kubernetes`, `userpass`, `jwt`, `aws`.
     pub method: Option<String>,
     /// Role to log in to.
     pub role: Option<String>,
@@ -98,13 +104,20 @@ pub struct Settings {
 pub struct Vault {
     environment: Environment,
     settings: Settings,
+    aws: Arc<Aws>,
     servers: Mutex<HashMap<Connection, Arc<Server>>>,
 }
 
 impl Vault {
     /// Reads nothing yet.
     pub fn new(environment: Environment, settings: Settings) -> Self {
-        Self { environment, settings, servers: Mutex::default() }
+        Self { environment, settings, ..Self::default() }
+    }
+
+    /// The same, whose logins by AWS are those of `aws`.
+    #[must_use]
+    pub fn with_aws(self, aws: Arc<Aws>) -> Self {
+        Self { aws, ..self }
     }
 
     /// The server for `connection`, which is asked nothing yet.
@@ -113,7 +126,8 @@ impl Vault {
         if let Some(server) = servers.get(connection) {
             return Ok(Arc::clone(server));
         }
-        let server = Arc::new(self.open(connection)?);
+        let server = self.open(connection)?;
+        let server = Arc::new_cyclic(|own| Server { own: own.clone(), ..server });
         if servers.len() >= SERVERS_KEPT {
             servers.clear();
         }
@@ -144,9 +158,12 @@ impl Vault {
             namespace: namespace
                 .map(|name| name.trim_matches('/').to_owned())
                 .filter(|name| !name.is_empty()),
-            login: Login::choose(connection, &self.environment, self.settings.home)?,
+            login: Login::choose(connection, &self.environment, self.settings.home, &self.aws)?,
             session: AsyncMutex::default(),
             limit: Semaphore::new(CONCURRENT),
+            own: Weak::new(),
+            logged_in: Arc::default(),
+            keeper: Keeper::default(),
         })
     }
 
@@ -199,8 +216,13 @@ fn tls(variable: impl Fn(&str) -> Option<String>) -> Result<Tls, VaultError> {
     Ok(Tls { roots, identity, unverified })
 }
 
-/// A file that the operator names.
+/// A file that the operator names, so not one of whatever directory the process is in.
 fn read(path: &Path) -> Result<Secret<Vec<u8>>, VaultError> {
+    if !path.is_absolute() {
+        let reason =
+            format!("{} is not an absolute path, so a repository could bring its own", path.display());
+        return Err(VaultError::new(Class::Invalid, reason));
+    }
     fs::read(path).map(Secret::new).map_err(|error| {
         VaultError::new(Class::Invalid, format!("{} cannot be read: {}", path.display(), error.kind()))
     })
@@ -245,6 +267,21 @@ pub struct Server {
     login: Login,
     session: AsyncMutex<Option<Arc<Session>>>,
     limit: Semaphore,
+    own: Weak<Self>,
+    logged_in: Arc<Notify>,
+    keeper: Keeper,
+}
+
+/// The task that keeps the login of a server, for as long as the server is there.
+#[derive(Debug, Default)]
+struct Keeper(OnceLock<AbortHandle>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
+    }
 }
 
 /// One request: a path below `/v1/`, in segments.
@@ -319,7 +356,32 @@ impl Server {
             }
         }
         *kept = None;
-        Ok(Arc::clone(kept.insert(Arc::new(self.log_in().await?))))
+        Ok(Arc::clone(kept.insert(self.new_session().await?)))
+    }
+
+    async fn new_session(&self) -> Result<Arc<Session>, VaultError> {
+        let session = Arc::new(self.log_in().await?);
+        let keep = || tokio::spawn(keep(self.own.clone(), Arc::clone(&self.logged_in))).abort_handle();
+        self.keeper.0.get_or_init(keep);
+        self.logged_in.notify_one();
+        Ok(session)
+    }
+
+    /// Renews the login where it is time, also while nobody asks for anything, and says when to look again.
+    async fn keep_login(&self) -> Duration {
+        let mut kept = self.session.lock().await;
+        let Some(session) = kept.as_ref() else { return LOOK_EVERY };
+        if !session.known && session.made.elapsed() >= LOOK_AFTER {
+            let answer = self.send(Call::read(&["auth", "token", "lookup-self"]), Some(session)).await.ok();
+            *kept = Some(Arc::new(session.looked_up(answer.as_ref())));
+        } else if !session.is_fresh() && session.can_be_renewed() {
+            match self.renew(session).await {
+                Some(renewed) => *kept = Some(Arc::new(renewed)),
+                // Whoever needs the next login makes it.
+                None => return LOOK_EVERY,
+            }
+        }
+        kept.as_ref().map_or(LOOK_EVERY, |session| session.due())
     }
 
     /// Another login than `stale`, with which something was denied; `None` where that would not help.
@@ -335,14 +397,14 @@ impl Server {
         if !invalid && stale.made.elapsed() < YOUNG {
             return Ok(None);
         }
-        let session = Arc::new(self.log_in().await?);
+        let session = self.new_session().await?;
         let differs = session.token != stale.token;
         *kept = Some(Arc::clone(&session));
         Ok(differs.then_some(session))
     }
 
     async fn log_in(&self) -> Result<Session, VaultError> {
-        let (path, body) = match self.login.request()? {
+        let (path, body) = match self.login.request().await? {
             login::Request::Token(token) => return Ok(Session::lasting(token)),
             login::Request::Login { path, body } => (path, body),
         };
@@ -390,6 +452,18 @@ impl Server {
     }
 }
 
+/// Looks after the login of a server, for as long as there is the server.
+async fn keep(server: Weak<Server>, logged_in: Arc<Notify>) {
+    while let Some(server) = server.upgrade() {
+        let wait = server.keep_login().await;
+        drop(server);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = logged_in.notified() => {}
+        }
+    }
+}
+
 /// What the server's own words are looked for; nothing else of them is told, for they may quote what was sent.
 const PHRASES: &[&str] = &[
     "bad token",
@@ -416,6 +490,16 @@ impl Session {
         self.lease.is_none_or(|lease| self.made.elapsed() < lease * 2 / 3)
     }
 
+    /// When to look at it again.
+    fn due(&self) -> Duration {
+        let at = match self.lease {
+            _ if !self.known => LOOK_AFTER,
+            Some(lease) if self.is_fresh() => lease * 2 / 3,
+            _ => return LOOK_EVERY,
+        };
+        at.saturating_sub(self.made.elapsed()).clamp(Duration::from_millis(100), LOOK_EVERY)
+    }
+
     fn can_be_renewed(&self) -> bool {
         self.renewable && self.lease.is_some_and(|lease| self.made.elapsed() < lease)
     }
@@ -429,12 +513,15 @@ impl Session {
     }
 
     fn lasting(token: Secret<String>) -> Self {
-        Self { token, made: Instant::now(), lease: None, renewable: false }
+        Self { token, made: Instant::now(), known: false, lease: None, renewable: false }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_credential_types::Credentials;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use serde_json::json;
 
     use super::*;
@@ -449,6 +536,7 @@ mod tests {
             ("auth/jwt/login", _) => {
                 (200, json!({"auth": {"client_token": "j", "lease_duration": 0, "renewable": false}}))
             }
+            ("auth/aws/login", _) => (200, auth("t", 3600)),
             (path, _) if path.starts_with("auth/") => (400, json!({"errors": ["STRONGROOM-MARKER"]})),
             ("busy", _) if seen.number < 3 => (if seen.number == 1 { 503 } else { 429 }, Json::Null),
             ("broken", _) => (502, json!({"errors": ["STRONGROOM-MARKER"]})),
@@ -541,11 +629,19 @@ mod tests {
             ),
             (
                 vec![("VAULT_AUTH_METHOD", "STRONGROOM-MARKER")],
-                "Invalid: the method of the login is not known\nhelp: VAULT_AUTH_METHOD is token, approle, kubernetes, userpass or jwt",
+                "Invalid: the method of the login is not known\nhelp: VAULT_AUTH_METHOD is token, approle, kubernetes, userpass, jwt or aws",
             ),
             (
                 vec![("VAULT_TOKEN_FILE", "/nonexistent/token")],
                 "Invalid: /nonexistent/token cannot be read: entity not found",
+            ),
+            (
+                vec![("VAULT_TOKEN_FILE", "token")],
+                "Invalid: token is not an absolute path, so a repository could bring its own",
+            ),
+            (
+                vec![("VAULT_TOKEN", "t"), ("VAULT_CACERT", "./ca.pem")],
+                "Invalid: ./ca.pem is not an absolute path, so a repository could bring its own",
             ),
             (
                 vec![("VAULT_TOKEN", "t"), ("VAULT_NAMESPACE", "a\nb")],
@@ -580,6 +676,39 @@ mod tests {
         let other = Connection { namespace: named("other"), ..connection };
         let error = told(&vault.server(&other).unwrap(), "a").await.unwrap_err();
         assert!(error.ends_with(" holds no credential"), "{error}");
+    }
+
+    /// OpenBao has no such method, so a mock takes the login.
+    #[tokio::test]
+    async fn an_identity_of_aws_logs_in_at_a_mock_with_a_signed_question() {
+        let mock = Mock::start(answer).await;
+        let variables = [
+            ("VAULT_ADDR", mock.url.as_str()),
+            ("VAULT_AUTH_METHOD", "aws"),
+            ("VAULT_ROLE_ID", "apps"),
+            ("VAULT_AWS_IAM_SERVER_ID", "vault.example"),
+        ];
+        let credentials = Credentials::new("AKID", "STRONGROOM-MARKER", Some("session".into()), None, "mock");
+        let aws = Aws::emulated("http://127.0.0.1:1", "eu-west-1", credentials);
+        let vault = Vault::new(variables.into_iter().collect(), Settings::default()).with_aws(Arc::new(aws));
+        assert_eq!(told(&vault.server(&Connection::of(Brand::Vault)).unwrap(), "a").await, Ok(200));
+        let login = mock.seen().remove(0).body;
+        let text =
+            |name: &str| String::from_utf8(STANDARD.decode(login[name].as_str().unwrap()).unwrap()).unwrap();
+        assert_eq!((&login["role"], &login["iam_http_request_method"]), (&json!("apps"), &json!("POST")));
+        assert_eq!(text("iam_request_url"), "https://sts.amazonaws.com/");
+        assert_eq!(text("iam_request_body"), "Action=GetCallerIdentity&Version=2011-06-15");
+        let headers: Json = serde_json::from_str(&text("iam_request_headers")).unwrap();
+        assert_eq!(headers["X-Vault-AWS-IAM-Server-ID"], "vault.example");
+        assert_eq!(headers["x-amz-security-token"], "session");
+        let authorization = headers["authorization"].as_str().unwrap();
+        assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKID/"), "{authorization}");
+        assert!(
+            authorization
+                .contains("/us-east-1/sts/aws4_request, SignedHeaders=content-type;host;x-amz-date;")
+        );
+        assert!(authorization.contains("x-vault-aws-iam-server-id, Signature="), "{authorization}");
+        assert!(!format!("{login}{headers}").contains("MARKER"));
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl Source for Doppler {
         }
         .boxed()
     }
+
+    fn is_same_for_all(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Deserialize)]

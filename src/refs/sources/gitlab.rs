@@ -83,6 +83,10 @@ impl Source for GitLab {
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
         future::join_all(at.iter().map(|at| self.variable(&at.path))).boxed()
     }
+
+    fn is_same_for_all(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Deserialize)]

@@ -93,7 +93,10 @@ impl Server {
         match (answer.status, web::class_of(answer.status)) {
             (200, _) => Ok(answer.body),
             (_, Class::NotFound) => Err(FetchError::not_found(format!("{brand} has nothing at {what}"))),
-            (status, class) => Err(FetchError::new(class, format!("{brand} says HTTP {status} for {what}"))),
+            (status, class) => {
+                let error = FetchError::new(class, format!("{brand} says HTTP {status} for {what}"));
+                Err(error.busy(web::is_passing(status)))
+            }
         }
     }
 

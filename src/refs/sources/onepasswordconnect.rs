@@ -89,6 +89,10 @@ impl Source for Connect {
         }
         .boxed()
     }
+
+    fn is_same_for_all(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Deserialize)]
