@@ -66,7 +66,7 @@ lint: ## Check format, lints, documentation, scripts, and the licences and sourc
 .PHONY: bench
 bench: build ## Compare speed with helm, sops and vals; wants a machine that does nothing else
 	@e2e/tools/get helm sops vals
-	$(CARGO) test --locked --test bench -- --ignored --nocapture
+	$(CARGO) test --locked --test bench -- --ignored --nocapture --test-threads=1
 
 .PHONY: soak
 soak: build ## Render for two minutes, several at once, and open some thousand random SOPS files
