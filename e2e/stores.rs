@@ -9,6 +9,7 @@ use axum::http::{StatusCode, Uri};
 use serde_json::{Value as Json, json};
 use strongroom::environment::Environment;
 use strongroom::fault::Fault;
+use strongroom::google::Google;
 use strongroom::policy::AllowList;
 use strongroom::refs::ambient::Ambient;
 use strongroom::refs::grammar::Expression;
@@ -32,7 +33,7 @@ enum Expect {
 
 use Expect::{Fails, Ours, Same};
 
-/// GitLab, Doppler and 1Password Connect, as far as they are asked here.
+/// GitLab, Doppler, 1Password Connect and Google Cloud Storage, as far as they are asked here.
 async fn mock_stores() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
     let host = listener.local_addr().expect("it is bound").to_string();
@@ -61,6 +62,10 @@ fn answer(path: &str) -> Option<Json> {
         "/v1/vaults?filter=title+eq+%22Team%22" => {
             json!([{"id": "abcdefghijklmnopqrstuvwxyz", "name": "Team"}])
         }
+        // Asked for here, and by Google's own library in vals.
+        "/storage/v1/b/bucket/o/a%2Fb.yaml?alt=media" | "/bucket/a%2Fb.yaml" => {
+            json!({"user": "STRONGROOM-MARKER-g"})
+        }
         path if path == format!("{vault}/items?filter=title+eq+%22db%22") => {
             json!([{"id": "0123456789abcdefghijklmnop", "vault": {"id": "abcdefghijklmnopqrstuvwxyz"}}])
         }
@@ -83,6 +88,8 @@ async fn references_to_a_mock_of_http_stores_mean_the_same_here_and_in_vals() {
         ("GITLAB_TOKEN", "STRONGROOM-MARKER"),
         ("DOPPLER_TOKEN", "STRONGROOM-MARKER"),
         ("DOPPLER_API_ADDR", &url),
+        ("STORAGE_EMULATOR_HOST", &url),
+        ("GOOGLE_OAUTH_ACCESS_TOKEN", "STRONGROOM-MARKER"),
         ("OP_CONNECT_HOST", &url),
         ("OP_CONNECT_TOKEN", "STRONGROOM-MARKER"),
     ]);
@@ -116,6 +123,9 @@ async fn references_to_a_mock_of_http_stores_mean_the_same_here_and_in_vals() {
             "onepasswordconnect://abcdefghijklmnopqrstuvwxyz/0123456789abcdefghijklmnop#/s1.f2".into(),
             Same(json!("two")),
         ),
+        ("gcs://bucket/a/b.yaml#/user".into(), Same(json!("STRONGROOM-MARKER-g"))),
+        ("gcs://bucket/absent".into(), Fails("not_found")),
+        ("gcs://bucket/a/b.yaml?generation=x".into(), Fails("invalid")),
         ("onepasswordconnect://Team/absent#/pass".into(), Fails("not_found")),
         ("onepasswordconnect://Team/db#/absent".into(), Fails("not_found")),
         ("onepasswordconnect://Team/db".into(), Ours(Ok(item.to_string().into()), "YAML")),
@@ -157,6 +167,7 @@ impl World {
             environment: self.environment.clone().into_iter().collect::<Environment>(),
             addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
             aws: Arc::default(),
+            google: Arc::new(Google::new(self.environment.clone().into_iter().collect())),
             vault: Arc::default(),
             keyring: Arc::default(),
             sops: OpenOptions::default(),

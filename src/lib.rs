@@ -1,7 +1,7 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < address < aws < web < vault < document < sops < refs < chart <
+//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < address < aws < web < google < vault < document < sops < refs < chart <
 //! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod address;
@@ -14,6 +14,7 @@ pub mod confine;
 pub mod document;
 pub mod environment;
 pub mod fault;
+pub mod google;
 pub mod http;
 pub mod logs;
 pub mod observe;

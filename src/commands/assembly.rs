@@ -8,6 +8,7 @@ use crate::aws::Aws;
 use crate::config::Operator;
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
+use crate::google::Google;
 use crate::policy::{AllowList, AllowListError, Authorise};
 use crate::refs::ambient::Ambient;
 use crate::refs::resolve::Resolver;
@@ -16,6 +17,7 @@ use crate::render::helm::HelmCli;
 use crate::render::values::Opener;
 use crate::secret::Secret;
 use crate::sops::keys::folder::LocalKeys;
+use crate::sops::keys::gcp::GcpKms;
 use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::kms::Kms;
 use crate::sops::keys::transit::Transit;
@@ -80,14 +82,19 @@ pub(super) fn renderer(
     let addresses = addresses(operator, environment)?;
     let settings = Settings { addresses: addresses.clone(), home: trust == Trust::Person };
     let vault = Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone()));
-    let services: [Arc<dyn KeyUnwrap>; 2] =
-        [Arc::new(Kms::new(aws.clone())), Arc::new(Transit::new(vault.clone()))];
+    let google = Arc::new(Google::new(environment.clone()));
+    let services: [Arc<dyn KeyUnwrap>; 3] = [
+        Arc::new(Kms::new(aws.clone())),
+        Arc::new(GcpKms::new(google.clone())),
+        Arc::new(Transit::new(vault.clone())),
+    ];
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, services)?);
     let sops = OpenOptions { ignore_mac: operator.ignore_mac };
     let ambient = Ambient {
         environment: environment.clone(),
         addresses,
         aws,
+        google,
         vault,
         keyring: keyring.clone(),
         sops,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::aws::Aws;
 use crate::environment::Environment;
+use crate::google::Google;
 use crate::sops::keys::Keyring;
 use crate::sops::open::OpenOptions;
 use crate::vault::Vault;
@@ -18,6 +19,8 @@ pub struct Ambient {
     pub addresses: Vec<Address>,
     /// AWS configuration and its one HTTP client.
     pub aws: Arc<Aws>,
+    /// Google Cloud, with the login to it.
+    pub google: Arc<Google>,
     /// Vault and OpenBao, with the logins to them.
     pub vault: Arc<Vault>,
     /// The keys that open SOPS files.

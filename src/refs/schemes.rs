@@ -5,7 +5,8 @@ use std::fmt::Write;
 use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
 use crate::refs::sources::{
-    awskms, awssecrets, awsssm, doppler, echo, envsubst, file, gitlab, onepasswordconnect, sops, vault,
+    awskms, awssecrets, awsssm, doppler, echo, envsubst, file, gcpsecrets, gcs, gitlab, gkms,
+    onepasswordconnect, sops, vault,
 };
 
 /// Every scheme that can be resolved, by name.
@@ -17,7 +18,10 @@ pub const SCHEMES: &[&Scheme] = &[
     &echo::SCHEME,
     &envsubst::SCHEME,
     &file::SCHEME,
+    &gcpsecrets::SCHEME,
+    &gcs::SCHEME,
     &gitlab::SCHEME,
+    &gkms::SCHEME,
     &onepasswordconnect::SCHEME,
     &vault::OPENBAO,
     &sops::SCHEME,
@@ -36,9 +40,6 @@ const TO_COME: &[&str] = &[
     "azurekeyvault",
     "bw",
     "conjur",
-    "gcpsecrets",
-    "gcs",
-    "gkms",
     "hcpvaultsecrets",
     "httpjson",
     "infisical",

@@ -3,7 +3,7 @@
 use crate::fault::Class;
 use crate::refs::source::{Document, FetchError, Params, Scheme};
 use crate::refs::sources::mock::{ambient, locator};
-use crate::refs::sources::{doppler, gitlab, onepasswordconnect, vault};
+use crate::refs::sources::{doppler, gcpsecrets, gitlab, onepasswordconnect, vault};
 use crate::scope::Scope;
 use crate::web::mock::{Mock, Request};
 
@@ -30,6 +30,17 @@ const BACKENDS: &[Backend] = &[
         params: &[],
         path: "shop/prod/A",
         bodies: &[("", r#"{"secrets": {"A": {"computed": "value"}}}"#)],
+        document: "value",
+    },
+    Backend {
+        scheme: &gcpsecrets::SCHEME,
+        variables: &[
+            ("CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER", "URL"),
+            ("GOOGLE_OAUTH_ACCESS_TOKEN", TOKEN),
+        ],
+        params: &[],
+        path: "shop/a",
+        bodies: &[("shop/secrets/a/versions/latest:access", r#"{"payload": {"data": "dmFsdWU="}}"#)],
         document: "value",
     },
     Backend {

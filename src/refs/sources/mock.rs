@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::aws::Aws;
 use crate::environment::Environment;
+use crate::google::Google;
 use crate::refs::ambient::Ambient;
 use crate::refs::source::{Document, FetchError, Locator};
 use crate::sops::open::OpenOptions;
@@ -52,6 +53,7 @@ pub(super) fn ambient(variables: &[(&str, &str)], addresses: &[&str]) -> Ambient
         environment: environment.clone(),
         addresses,
         aws: Arc::default(),
+        google: Arc::new(Google::new(environment.clone())),
         vault: Arc::new(Vault::new(environment, settings)),
         keyring: Arc::default(),
         sops: OpenOptions::default(),

@@ -10,7 +10,11 @@ pub(super) mod doppler;
 pub(super) mod echo;
 pub(super) mod envsubst;
 pub(super) mod file;
+pub(super) mod gcpsecrets;
+pub(super) mod gcs;
 pub(super) mod gitlab;
+pub(super) mod gkms;
+mod google;
 mod http;
 #[cfg(test)]
 mod mock;

@@ -6,6 +6,7 @@
 
 pub mod age;
 pub mod folder;
+pub mod gcp;
 pub mod gpg;
 pub mod kms;
 pub mod pgp;
@@ -158,6 +159,7 @@ impl SealedKey {
             Self::Age { .. } => "no age identity for it is loaded",
             Self::Pgp { .. } => "no OpenPGP secret key for it is loaded",
             Self::Kms { .. } => "AWS KMS is not set up",
+            Self::GcpKms { .. } => "Google KMS is not set up",
             Self::VaultTransit { .. } => "Vault is not set up",
             _ => "this kind of key is not supported yet",
         }
@@ -657,7 +659,7 @@ mod tests {
             \n  kms arn:a: no answer\
             \n  age age1x: it holds 17 bytes, not the 32 of a data key\
             \n  age age1y[31m: no age identity for it is loaded\
-            \n  gcp_kms projects/p: this kind of key is not supported yet\
+            \n  gcp_kms projects/p: Google KMS is not set up\
             \nhelp: look at it\
             \nhelp: keys folder /keys: no keys";
         assert_eq!(told(&keyring, &[group]).await, (Class::Unavailable, expected.to_owned()));

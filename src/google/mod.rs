@@ -1,0 +1,309 @@
+//! Google Cloud: its services by REST, as one identity, where the operator says that they are.
+//!
+//! What a service checks with CRC32C on its side is checked here too, so that a text damaged on its way is an error.
+//! No answer of a server is ever part of an error, but for the one word of it that says what kind of failure it is.
+
+mod login;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use regex::Regex;
+use reqwest::{Client, RequestBuilder};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::address::Address;
+use crate::environment::Environment;
+use crate::fault::{Class, Fault};
+use crate::google::login::Login;
+use crate::secret::Secret;
+use crate::web::{self, Answer, Tls, WebError};
+
+/// Requests at the same time.
+const CONCURRENT: usize = 16;
+/// Cloud KMS takes 64 KiB.
+const CIPHERTEXT_LIMIT: usize = 80 * 1024;
+
+/// It becomes part of a URL, and a repository chooses it; a project may have the name of its domain before it.
+static KEY: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"^projects/(?:[a-z0-9.-]+:)?[a-z0-9-]+/locations/[a-z0-9-]+/keyRings/[a-zA-Z0-9_-]+/cryptoKeys/[a-zA-Z0-9_-]+$",
+    )
+    .expect("a valid pattern")
+});
+
+/// A service, and the variable by which the operator says that it is elsewhere.
+#[derive(Debug)]
+pub struct Service {
+    name: &'static str,
+    address: &'static str,
+    variable: &'static str,
+}
+
+/// Cloud KMS.
+pub const KMS: Service = Service {
+    name: "Google KMS",
+    address: "https://cloudkms.googleapis.com",
+    variable: "SOPS_GCP_KMS_ENDPOINT",
+};
+/// Secret Manager.
+pub const SECRET_MANAGER: Service = Service {
+    name: "Google Secret Manager",
+    address: "https://secretmanager.googleapis.com",
+    variable: "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER",
+};
+/// Cloud Storage.
+pub const STORAGE: Service = Service {
+    name: "Google Cloud Storage",
+    address: "https://storage.googleapis.com",
+    variable: "STORAGE_EMULATOR_HOST",
+};
+
+/// Google Cloud for this process. Share one: the login and connections live in it.
+pub struct Google {
+    environment: Environment,
+    login: Login,
+    clients: Mutex<HashMap<&'static str, Client>>,
+    limit: Semaphore,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Decrypted {
+    #[serde(default)]
+    plaintext: String,
+    plaintext_crc32c: Option<String>,
+}
+
+impl Google {
+    /// Reads nothing yet.
+    pub fn new(environment: Environment) -> Self {
+        Self {
+            environment,
+            login: Login::default(),
+            clients: Mutex::default(),
+            limit: Semaphore::new(CONCURRENT),
+        }
+    }
+
+    /// What Cloud KMS decrypts with `key`, `projects/…/cryptoKeys/…`.
+    pub async fn decrypt(&self, key: &str, ciphertext: &[u8]) -> Result<Secret<Vec<u8>>, GoogleError> {
+        if !KEY.is_match(key) {
+            return Err(GoogleError::new(Class::Invalid, "not the name of a key of Google KMS"));
+        }
+        if ciphertext.len() > CIPHERTEXT_LIMIT {
+            return Err(GoogleError::new(Class::Invalid, "the ciphertext is too large"));
+        }
+        let body = json!({
+            "ciphertext": STANDARD.encode(ciphertext),
+            "ciphertextCrc32c": crc32c(ciphertext).to_string(),
+        });
+        let path = format!("v1/{key}:decrypt");
+        let (client, url) = self.at(&KMS, path.split('/'))?;
+        let answer = self.ask(&KMS, client.post(url).json(&body)).await?;
+        let decrypted: Decrypted =
+            serde_json::from_slice(answer.expose()).map_err(|_| GoogleError::unreadable(&KMS))?;
+        checked(&KMS, &Secret::new(decrypted.plaintext), decrypted.plaintext_crc32c.as_deref())
+    }
+
+    /// What `service` has at `path`, in segments.
+    pub async fn get<'a>(
+        &self,
+        service: &'static Service,
+        path: impl IntoIterator<Item = &'a str>,
+        query: &[(&str, &str)],
+    ) -> Result<Secret<Vec<u8>>, GoogleError> {
+        let (client, mut url) = self.at(service, path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.ask(service, client.get(url)).await
+    }
+
+    fn at<'a>(
+        &self,
+        service: &'static Service,
+        path: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(Client, Url), GoogleError> {
+        let named = self.environment.get(service.variable).unwrap_or(service.address);
+        let named = if named.contains("://") { named.to_owned() } else { format!("https://{named}") };
+        let address: Address = named.parse().map_err(|why| {
+            GoogleError::new(Class::Invalid, format!("{} is no address: {why}", service.variable))
+        })?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = if let Some(client) = clients.get(service.name) {
+            client.clone()
+        } else {
+            let client = web::client(address.url(), &Tls::default());
+            let client = client.map_err(|error| GoogleError::of(service, &error))?;
+            clients.entry(service.name).or_insert(client).clone()
+        };
+        Ok((client, address.join(path)))
+    }
+
+    async fn ask(&self, service: &Service, request: RequestBuilder) -> Result<Secret<Vec<u8>>, GoogleError> {
+        let token = self.login.bearer(&self.environment).await?;
+        let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
+        let answer = web::send(request.header("Authorization", token)).await;
+        let answer = answer.map_err(|error| GoogleError::of(service, &error))?;
+        if answer.status == 200 { Ok(answer.body) } else { Err(GoogleError::refused(service, &answer)) }
+    }
+}
+
+impl Default for Google {
+    /// Google of an operator who says nothing.
+    fn default() -> Self {
+        Self::new(Environment::default())
+    }
+}
+
+impl fmt::Debug for Google {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Google")
+    }
+}
+
+/// What `base64` says, if it has the checksum that the service gives with it.
+pub fn checked(
+    service: &Service,
+    base64: &Secret<String>,
+    crc: Option<&str>,
+) -> Result<Secret<Vec<u8>>, GoogleError> {
+    let bytes = STANDARD.decode(base64.expose()).map_err(|_| GoogleError::unreadable(service))?;
+    let bytes = Secret::new(bytes);
+    if crc.is_some_and(|crc| crc != crc32c(bytes.expose()).to_string()) {
+        let reason = format!("what {} gave was damaged on its way", service.name);
+        return Err(GoogleError::new(Class::Unavailable, reason));
+    }
+    Ok(bytes)
+}
+
+/// CRC-32C, of Castagnoli, bit by bit: secrets are small.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
+}
+
+/// Why Google did not give what it was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct GoogleError {
+    /// What kind of failure.
+    pub class: Class,
+    /// The reason: never a body, never a token.
+    pub reason: String,
+    /// Whether the service said that it is too busy, or broken for now.
+    pub busy: bool,
+}
+
+impl Fault for GoogleError {
+    fn class(&self) -> Class {
+        self.class
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: Status,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    status: String,
+}
+
+impl GoogleError {
+    fn new(class: Class, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into(), busy: false }
+    }
+
+    fn of(service: &Service, error: &WebError) -> Self {
+        Self::new(error.class, format!("{} {}", service.name, error.reason))
+    }
+
+    /// An answer of `service` is not what it should be.
+    pub fn unreadable(service: &Service) -> Self {
+        Self::new(Class::Invalid, format!("what {} answers is not what it should be", service.name))
+    }
+
+    /// With Google's own word for it, such as `PERMISSION_DENIED`.
+    fn refused(service: &Service, answer: &Answer) -> Self {
+        let refusal = serde_json::from_slice::<Refusal>(answer.body.expose());
+        let word = refusal.map(|refusal| refusal.error.status).unwrap_or_default();
+        let plain = word.len() < 40 && word.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
+        let word = if plain && !word.is_empty() { format!(" {word}") } else { String::new() };
+        Self {
+            class: web::class_of(answer.status),
+            reason: format!("{} says HTTP {}{word}", service.name, answer.status),
+            busy: web::is_passing(answer.status),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::mock::Mock;
+
+    #[test]
+    fn checksums_are_castagnoli_s() {
+        for (bytes, expected) in [("", 0), ("123456789", 0xe306_9283), ("a", 0xc1d0_4330)] {
+            assert_eq!(crc32c(bytes.as_bytes()), expected, "{bytes}");
+        }
+        let zeros = [0; 32];
+        assert_eq!(crc32c(&zeros), 0x8a91_36aa, "RFC 3720, B.4");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_the_operator_s_and_a_url_or_a_host() {
+        let mock = Mock::start(|_| (200, "x".into())).await;
+        let ask = async |endpoint: &str| {
+            let variables =
+                [("STORAGE_EMULATOR_HOST", endpoint), ("GOOGLE_OAUTH_ACCESS_TOKEN", "STRONGROOM-MARKER")];
+            let google = Google::new(variables.into_iter().collect());
+            google.get(&STORAGE, ["a", "b/c?d"], &[("e", "f g")]).await.map_err(|error| error.to_string())
+        };
+        assert_eq!(ask(&mock.url).await.unwrap().expose(), b"x");
+        assert_eq!(mock.seen()[0].path, "/a/b%2Fc%3Fd?e=f+g");
+        let error = ask("ftp://x").await.unwrap_err();
+        assert_eq!(error, "STORAGE_EMULATOR_HOST is no address: it must be an https:// or http:// URL");
+        let named = Google::new([("STORAGE_EMULATOR_HOST", "host.example:1")].into_iter().collect());
+        assert_eq!(named.at(&STORAGE, ["a"]).unwrap().1.as_str(), "https://host.example:1/a");
+        assert_eq!(
+            Google::default().at(&KMS, ["a"]).unwrap().1.as_str(),
+            "https://cloudkms.googleapis.com/a"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_mock_s_word_for_a_failure_is_told_and_nothing_else_of_it() {
+        for (status, body, expected) in [
+            (
+                403,
+                r#"{"error": {"status": "PERMISSION_DENIED", "message": "STRONGROOM-MARKER"}}"#,
+                "Denied: Google Secret Manager says HTTP 403 PERMISSION_DENIED",
+            ),
+            (
+                404,
+                r#"{"error": {"status": "STRONGROOM-MARKER"}}"#,
+                "NotFound: Google Secret Manager says HTTP 404",
+            ),
+            (400, "STRONGROOM-MARKER", "Invalid: Google Secret Manager says HTTP 400"),
+            (307, "", "Unavailable: Google Secret Manager says HTTP 307"),
+        ] {
+            let mock = Mock::start(move |_| (status, body.into())).await;
+            let variables =
+                [(SECRET_MANAGER.variable, mock.url.as_str()), ("GOOGLE_OAUTH_ACCESS_TOKEN", "t")];
+            let google = Google::new(variables.into_iter().collect());
+            let error = google.get(&SECRET_MANAGER, ["x"], &[]).await.unwrap_err();
+            assert_eq!(format!("{:?}: {error}", error.class), expected);
+            assert_eq!(mock.seen().len(), 1, "{status}");
+        }
+    }
+}

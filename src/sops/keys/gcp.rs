@@ -1,0 +1,128 @@
+//! Google Cloud KMS (`gcp_kms`): one `decrypt` per data key, of the key that the file names.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::future::{BoxFuture, FutureExt};
+
+use crate::fault::Class;
+use crate::google::{Google, GoogleError};
+use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
+
+/// A sealed data key has about a hundred bytes.
+const ENC_LIMIT: usize = 16 * 1024;
+
+/// Asks Cloud KMS.
+#[derive(Debug)]
+pub struct GcpKms {
+    google: Arc<Google>,
+}
+
+impl GcpKms {
+    /// Login and connections are those of `google`.
+    pub fn new(google: Arc<Google>) -> Self {
+        Self { google }
+    }
+
+    async fn decrypt(&self, resource_id: &str, enc: &str) -> Result<DataKey, UnwrapError> {
+        if enc.len() > ENC_LIMIT {
+            return Err(invalid("the sealed key is too large"));
+        }
+        let ciphertext = STANDARD.decode(enc.trim()).map_err(|_| invalid("the sealed key is not base64"))?;
+        Ok(self.google.decrypt(resource_id, &ciphertext).await?)
+    }
+}
+
+impl KeyUnwrap for GcpKms {
+    fn unwrap_key<'a>(&'a self, key: &'a SealedKey) -> BoxFuture<'a, Option<Result<DataKey, UnwrapError>>> {
+        async move {
+            let SealedKey::GcpKms { resource_id, enc } = key else { return None };
+            Some(self.decrypt(resource_id, enc).await)
+        }
+        .boxed()
+    }
+}
+
+impl From<GoogleError> for UnwrapError {
+    fn from(error: GoogleError) -> Self {
+        Self::new(error.class, error.reason)
+    }
+}
+
+fn invalid(reason: &str) -> UnwrapError {
+    UnwrapError::new(Class::Invalid, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::web::mock::{Mock, Request};
+
+    const KEY: &str = "projects/p-1/locations/global/keyRings/r/cryptoKeys/k";
+
+    fn answer(request: &Request) -> (u16, String) {
+        let body: Json = serde_json::from_str(&request.body).unwrap_or_default();
+        assert_eq!(request.path, format!("/v1/{KEY}:decrypt"));
+        assert_eq!(request.header("authorization"), "Bearer STRONGROOM-MARKER");
+        let plaintext = |crc: &str| {
+            json!({"plaintext": STANDARD.encode("123456789"), "plaintextCrc32c": crc}).to_string()
+        };
+        let sealed = STANDARD.decode(body["ciphertext"].as_str().unwrap()).unwrap();
+        match std::str::from_utf8(&sealed).unwrap() {
+            "a" => {
+                assert_eq!(body["ciphertextCrc32c"], "3251651376");
+                (200, plaintext("3808858755"))
+            }
+            "damaged" => (200, plaintext("3808858756")),
+            "moved" => (307, String::new()),
+            "gone" => (404, "STRONGROOM-MARKER".into()),
+            "shut" => (403, r#"{"error": {"status": "PERMISSION_DENIED"}}"#.into()),
+            "odd" => (200, "STRONGROOM-MARKER".into()),
+            _ => (400, "STRONGROOM-MARKER".into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn data_keys_are_opened_by_a_mock_and_failures_are_classified() {
+        let mock = Mock::start(answer).await;
+        let variables = [
+            ("SOPS_GCP_KMS_ENDPOINT", mock.url.as_str()),
+            ("GOOGLE_OAUTH_ACCESS_TOKEN", "STRONGROOM-MARKER"),
+        ];
+        let kms = GcpKms::new(Arc::new(Google::new(variables.into_iter().collect())));
+        let told = async |resource_id: &str, enc: String| {
+            let key = SealedKey::GcpKms { resource_id: resource_id.into(), enc };
+            match kms.unwrap_key(&key).await.unwrap() {
+                Ok(data_key) => String::from_utf8(data_key.expose().clone()).unwrap(),
+                Err(error) => format!("{:?}: {error}", error.class),
+            }
+        };
+        for (sealed, expected) in [
+            ("a", "123456789"),
+            ("damaged", "Unavailable: what Google KMS gave was damaged on its way"),
+            ("gone", "NotFound: Google KMS says HTTP 404"),
+            ("shut", "Denied: Google KMS says HTTP 403 PERMISSION_DENIED"),
+            ("moved", "Unavailable: Google KMS says HTTP 307"),
+            ("odd", "Invalid: what Google KMS answers is not what it should be"),
+            ("other", "Invalid: Google KMS says HTTP 400"),
+        ] {
+            assert_eq!(told(KEY, STANDARD.encode(sealed)).await, expected, "{sealed}");
+        }
+        assert_eq!(mock.seen().len(), 7);
+        for resource_id in [
+            "projects/p/locations/l/keyRings/r/cryptoKeys/k/../x",
+            "projects/p/locations/l/keyRings/r/cryptoKeys/k?a=b#",
+            "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1",
+            "@evil.example/",
+        ] {
+            let told = told(resource_id, STANDARD.encode("a")).await;
+            assert_eq!(told, "Invalid: not the name of a key of Google KMS", "{resource_id}");
+        }
+        assert_eq!(told(KEY, "x".repeat(ENC_LIMIT + 1)).await, "Invalid: the sealed key is too large");
+        assert_eq!(told(KEY, "?".into()).await, "Invalid: the sealed key is not base64");
+        assert_eq!(mock.seen().len(), 7, "what cannot be right is not asked");
+    }
+}
