@@ -5,8 +5,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aws_credential_types::Credentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, VersioningConfiguration,
+};
 use axum::http::{StatusCode, Uri};
 use serde_json::{Value as Json, json};
+use strongroom::aws::{Aws, Connection};
 use strongroom::environment::Environment;
 use strongroom::fault::Fault;
 use strongroom::google::Google;
@@ -16,7 +22,9 @@ use strongroom::refs::grammar::Expression;
 use strongroom::refs::resolve::Resolver;
 use strongroom::scope::Scope;
 use strongroom::sops::open::OpenOptions;
+use support::moto::{self, Moto};
 use support::process::Run;
+use support::repository::Repository;
 use support::tools::tool;
 
 /// A value, or the label of the failure's class.
@@ -133,22 +141,161 @@ async fn references_to_a_mock_of_http_stores_mean_the_same_here_and_in_vals() {
     world.check(&[&url], rows.into()).await;
 }
 
+/// What Terraform would have written.
+fn state() -> Json {
+    let managed = |module: &str, name: &str, instances: Json| {
+        json!({"module": module, "mode": "managed", "type": "aws_subnet", "name": name,
+               "provider": "provider[\"registry.opentofu.org/hashicorp/aws\"]", "instances": instances})
+    };
+    json!({
+        "version": 4, "terraform_version": "1.9.0", "serial": 3, "lineage": "0",
+        "outputs": {
+            "password": {"value": "STRONGROOM-MARKER", "type": "string", "sensitive": true},
+            "db": {"value": {"port": 5432, "hosts": ["a", "b"], "dash-ed": true}, "type": ["object", {}]},
+            "a": {"value": "short", "type": "string"},
+            "ab": {"value": "long", "type": "string"},
+        },
+        "resources": [
+            managed("", "main", json!([{"attributes": {"id": "subnet-m", "arn": null}}])),
+            managed("module.vpc", "this", json!([
+                {"index_key": 0, "attributes": {"id": "subnet-0"}},
+                {"index_key": 1, "attributes": {"id": "subnet-1"}},
+            ])),
+            managed("", "each", json!([
+                {"index_key": "a.b", "attributes": {"id": "subnet-ab"}},
+                {"index_key": "c/d", "attributes": {"id": "subnet-cd"}},
+            ])),
+            {"mode": "data", "type": "aws_caller_identity", "name": "me", "provider": "p",
+             "instances": [{"attributes": {"account_id": "123456789012"}}]},
+            {"mode": "data", "type": "terraform_remote_state", "name": "net", "provider": "p", "instances": [
+                {"attributes": {"outputs": {"value": {"id": "vpc-9"}, "type": ["object", {"id": "string"}]}}}]},
+        ],
+    })
+}
+
+/// Rows that hold of a state wherever it is; `at` is the state.
+fn rows_of_state(at: &str) -> Vec<(String, Expect)> {
+    let null = "absent is the text null";
+    let rows = [
+        ("output.password", Same(json!("STRONGROOM-MARKER"))),
+        ("output.db.port", Same(json!("5432"))),
+        ("output.db.hosts[1]", Same(json!("b"))),
+        ("output.db.dash-ed", Same(json!("true"))),
+        ("output.db", Ours(Ok(state()["outputs"]["db"]["value"].to_string().into()), "JSON without spaces")),
+        ("output.db#/port", Ours(Ok(json!(5432)), "there are no fragments")),
+        ("output.ab", Same(json!("long"))),
+        ("output.abc", Ours(Err("not_found".into()), null)),
+        ("output.absent", Ours(Err("not_found".into()), null)),
+        ("output.db.absent", Ours(Err("not_found".into()), null)),
+        ("aws_subnet.main.id", Same(json!("subnet-m"))),
+        ("aws_subnet.main.arn", Ours(Err("not_found".into()), null)),
+        ("module.vpc.aws_subnet.this[1].id", Same(json!("subnet-1"))),
+        ("module.vpc.aws_subnet.this[2].id", Ours(Err("not_found".into()), null)),
+        (r#"aws_subnet.each["a.b"].id"#, Same(json!("subnet-ab"))),
+        ("aws_subnet.each[%22a.b%22].id", Same(json!("subnet-ab"))),
+        (r#"aws_subnet.each["c/d"].id"#, Ours(Ok(json!("subnet-cd")), "a / always ends the path")),
+        ("data.aws_caller_identity.me.account_id", Same(json!("123456789012"))),
+        ("data.terraform_remote_state.net.outputs.id", Same(json!("vpc-9"))),
+    ];
+    rows.into_iter().map(|(address, expect)| (format!("{at}/{address}"), expect)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn references_to_states_in_the_repository_mean_the_same_here_and_in_vals() {
+    let repository = Repository::new();
+    repository.write("infra/terraform.tfstate", state().to_string().as_str());
+    repository.write("infra/old.tfstate", r#"{"version": 3, "modules": []}"#);
+    repository.write("infra/backend.tfstate", r#"{"version": 3, "backend": {"type": "s3", "config": {}}}"#);
+    let world = World { repository: Some(repository), ..World::new(&[]) };
+    let mut rows = rows_of_state("tfstate://infra/terraform.tfstate");
+    rows.extend([
+        ("tfstate://infra/absent.tfstate/output.a".into(), Fails("not_found")),
+        ("tfstate://infra/old.tfstate/output.a".into(), Fails("invalid")),
+        ("tfstate://infra/backend.tfstate/output.a".into(), Fails("invalid")),
+        ("tfstate://../terraform.tfstate/output.a".into(), Fails("denied")),
+        ("tfstate://terraform.tfstate".into(), Fails("invalid")),
+    ]);
+    world.check(&[], rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn references_to_s3_mean_the_same_here_and_in_vals() {
+    let moto = Moto::start();
+    let s3 = s3(&moto).await;
+    put(&s3, "team/terraform.tfstate", &state().to_string()).await;
+    let first = put(&s3, "team/db.yaml", "user: me\npassword: STRONGROOM-MARKER-1\n").await;
+    put(&s3, "team/db.yaml", "user: me\npassword: STRONGROOM-MARKER-2\n").await;
+    let mut environment = moto.environment();
+    // The one for states; and vals asks for a host of the bucket's name, which only a proxy finds.
+    environment.extend(["AWS_ENDPOINT_URL_S3", "HTTP_PROXY"].map(|name| (name, moto.url())));
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let world = World { aws: Arc::new(emulated(&moto)), ..World::new(&environment) };
+    let mut rows = rows_of_state("tfstates3://bucket/team/terraform.tfstate");
+    rows.extend([
+        ("tfstates3://bucket/team/absent/output.a".into(), Fails("not_found")),
+        ("s3://bucket/team/db.yaml#/password".into(), Same(json!("STRONGROOM-MARKER-2"))),
+        ("s3://bucket/team/db.yaml".into(), Same(json!("user: me\npassword: STRONGROOM-MARKER-2\n"))),
+        (
+            format!("s3://bucket/team/db.yaml?version_id={first}#/password"),
+            Same(json!("STRONGROOM-MARKER-1")),
+        ),
+        (format!("s3://bucket/team/db.yaml?version={first}#/password"), Same(json!("STRONGROOM-MARKER-1"))),
+        ("s3://bucket/team/db.yaml#/absent".into(), Fails("not_found")),
+        ("s3://bucket/team/absent".into(), Fails("not_found")),
+        ("s3://nobucket/team/absent".into(), Fails("not_found")),
+        ("s3://bucket".into(), Fails("invalid")),
+    ]);
+    world.check(&[], rows).await;
+}
+
+fn emulated(moto: &Moto) -> Aws {
+    Aws::emulated(moto.url(), moto::REGION, Credentials::new("test", "test", None, None, "moto"))
+}
+
+/// With a versioned bucket called `bucket`.
+async fn s3(moto: &Moto) -> Client {
+    let client =
+        Client::new(&emulated(moto).config(&Connection::default()).await.expect("nothing is read for it"));
+    let here =
+        CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::EuWest1).build();
+    client.create_bucket().bucket("bucket").create_bucket_configuration(here).send().await.expect("made");
+    let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+    client
+        .put_bucket_versioning()
+        .bucket("bucket")
+        .versioning_configuration(versions)
+        .send()
+        .await
+        .expect("set");
+    client
+}
+
+/// Gives the id of the version.
+async fn put(client: &Client, key: &str, text: &str) -> String {
+    let body = text.as_bytes().to_vec().into();
+    let put = client.put_object().bucket("bucket").key(key).body(body).send().await;
+    put.expect("it is put").version_id.expect("the bucket is versioned")
+}
+
 /// What both are told of the operator.
 struct World {
     environment: BTreeMap<String, String>,
+    aws: Arc<Aws>,
+    /// Where both are started.
+    repository: Option<Repository>,
 }
 
 impl World {
     fn new(environment: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Self { environment: environment.iter().map(own).collect() }
+        Self { environment: environment.iter().map(own).collect(), aws: Arc::default(), repository: None }
     }
 
     async fn check(&self, addresses: &[&str], rows: Vec<(String, Expect)>) {
         let resolver = self.resolver(addresses);
         let mut wrong = Vec::new();
         for (reference, expect) in rows {
-            let (ours, theirs) = (evaluate(&resolver, &reference).await, self.vals(&reference));
+            let (ours, theirs) = (self.ours(&resolver, &reference).await, self.vals(&reference));
             let right = match &expect {
                 Same(value) => ours.as_ref() == Ok(value) && theirs.as_ref() == Ok(value),
                 Ours(outcome, _) => spaced(&ours) == spaced(outcome) && theirs != ours,
@@ -166,7 +313,7 @@ impl World {
         let ambient = Ambient {
             environment: self.environment.clone().into_iter().collect::<Environment>(),
             addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
-            aws: Arc::default(),
+            aws: Arc::clone(&self.aws),
             google: Arc::new(Google::new(self.environment.clone().into_iter().collect())),
             vault: Arc::default(),
             keyring: Arc::default(),
@@ -176,8 +323,21 @@ impl World {
         Resolver::new(ambient, Arc::new(AllowList::everything()))
     }
 
+    async fn ours(&self, resolver: &Resolver, reference: &str) -> Outcome {
+        let directory = self.repository.as_ref().map(Repository::path);
+        let scope = Scope { repository: directory.clone(), directory, ..Scope::default() };
+        let expression = Expression::parse(&format!("ref+{reference}")).expect(reference);
+        let value = resolver.resolve(&scope, &[&expression]).await.remove(0);
+        let value = value.map_err(|errors| errors[0].class().label().to_owned())?;
+        Ok(serde_json::from_str(value.to_flow().expose()).expect("a flow value is JSON"))
+    }
+
     fn vals(&self, reference: &str) -> Outcome {
         let run = Run::new(tool("vals")).args(["eval", "-o", "json", "-f", "-"]);
+        let run = match &self.repository {
+            Some(repository) => run.directory(repository.path()),
+            None => run,
+        };
         let run = run.stdin(format!("a: ref+{reference}\n"));
         let output = run.env("PATH", "/usr/bin:/bin").envs(self.environment.clone()).output();
         if !output.status.success() {
@@ -186,13 +346,6 @@ impl World {
         let mut document: Json = serde_json::from_str(&output.stdout).expect("vals prints JSON");
         Ok(document["a"].take())
     }
-}
-
-async fn evaluate(resolver: &Resolver, reference: &str) -> Outcome {
-    let expression = Expression::parse(&format!("ref+{reference}")).expect(reference);
-    let value = resolver.resolve(&Scope::default(), &[&expression]).await.remove(0);
-    let value = value.map_err(|errors| errors[0].class().label().to_owned())?;
-    Ok(serde_json::from_str(value.to_flow().expose()).expect("a flow value is JSON"))
 }
 
 /// JSON inside a text without regard to its spaces.

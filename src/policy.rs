@@ -145,7 +145,8 @@ struct KeyPattern {
 impl Default for AllowList {
     /// What the sidecar allows unless told otherwise: nothing outside the repository, and all keys.
     fn default() -> Self {
-        let references = ["echo", "file", "sops"].map(|scheme| Pattern::Scheme(scheme.to_owned())).into();
+        let references =
+            ["echo", "file", "sops", "tfstate"].map(|scheme| Pattern::Scheme(scheme.to_owned())).into();
         Self { references, keys: None }
     }
 }
@@ -353,6 +354,8 @@ mod tests {
             ("echo://a", true),
             ("file:///a", true),
             ("sops://a", true),
+            ("tfstate:///a/output.b", true),
+            ("tfstates3://a/b/output.c", false),
             ("envsubst://$A", false),
             ("awssecrets://a", false),
         ] {

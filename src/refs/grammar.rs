@@ -10,7 +10,7 @@
 //! - What does not start with `ref+scheme://` and at least one character of a body is text and stays, prose such as
 //!   `ref+ see https://…` too.
 //! - A body ends before white space, a control character, `"`, or a comma that another reference follows; commas
-//!   at its end are not part of it. `+` ends it too and is consumed.
+//!   at its end are not part of it. `+` ends it too and is consumed. The `"` of `["key"]` do not end it.
 //! - A reference inside a body is nested: its value takes its place there, as data. It can fill path segments, but
 //!   it cannot add options or a fragment, and what it holds is never read as a reference.
 //! - Path, options and keys are percent-decoded, keys after they were split at `/`. A path that starts with
@@ -272,6 +272,19 @@ const fn ends_body(character: char) -> bool {
     character.is_ascii_control() || matches!(character, ' ' | '"')
 }
 
+/// Whether a `"` is at `at` in the body, and is one of the two of `["key"]`, as in an address of Terraform.
+fn is_of_brackets(text: &str, at: usize) -> bool {
+    let (before, rest) = text.split_at(at);
+    let Some(behind) = rest.strip_prefix('"') else { return false };
+    let opens = |before: &str, behind: &str| {
+        let key = behind.find(ends_body).filter(|end| behind[*end..].starts_with("\"]"));
+        before.ends_with('[') && key.is_some_and(|key| key > 0)
+    };
+    opens(before, behind)
+        || behind.starts_with(']')
+            && before.rfind('"').is_some_and(|start| opens(&before[..start], &text[start + 1..]))
+}
+
 /// The number of pluses of the escape whose `ref+` is at `start`, and where its scheme begins.
 fn escape(text: &str, start: usize) -> Option<(usize, usize)> {
     let rest = &text[start + "ref".len()..];
@@ -288,6 +301,10 @@ fn reference(text: &str, start: usize, depth: usize) -> Option<(Reference, usize
     let mut piece = body;
     let mut at = body;
     while let Some(next) = text[at..].chars().next() {
+        if is_of_brackets(&text[body..], at - body) {
+            at += 1;
+            continue;
+        }
         if next == '+' || ends_body(next) || (next == ',' && starts_reference(&text[at + 1..])) {
             break;
         }
@@ -580,6 +597,12 @@ mod tests {
             ("ref+echo://a/b,reference", "«echo|a/b,reference»"),
             (r#"{"a":"ref+file://p","b":"z"}"#, r#"{"a":"«file|p»","b":"z"}"#),
             (r#"["ref+echo://a","ref+echo://b"]"#, r#"["«echo|a»","«echo|b»"]"#),
+            (r#"{"a":"ref+a://x["k"].id"}"#, r#"{"a":"«a|x["k"].id»"}"#),
+            (r#"{"a":"ref+a://x[","b":"y"}"#, r#"{"a":"«a|x[»","b":"y"}"#),
+            (r#"ref+a://x["k"][0]["l"], z"#, r#"«a|x["k"][0]["l"]», z"#),
+            (r#"ref+a://x["ref+b://y"].id"#, r#"«a|x["«b|y»"].id»"#),
+            (r#"ref+a://x["k k"]"#, r#"«a|x[»"k k"]"#),
+            (r#"ref+a://x[""]"#, r#"«a|x[»""]"#),
             ("ref+envsubst://$A:ref+envsubst://$B", "«envsubst|$A:«envsubst|$B»»"),
             ("ref+a://x/ref+b://y+/z+tail", "«a|x/«b|y»/z»tail"),
             ("ref+a://x/secretref+b://y", "«a|x/«b|y»»"),

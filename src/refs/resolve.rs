@@ -733,7 +733,7 @@ mod tests {
             ),
             ("ref+store://a?c=broken", "Invalid ref+store://a?c=***: cannot be opened"),
             ("ref+store://slow", &*format!("Timeout ref+store://slow: {TOO_LATE}")),
-            ("ref+tfstate://a", "Invalid ref+tfstate://a: scheme tfstate is not supported yet"),
+            ("ref+op://a", "Invalid ref+op://a: scheme op is not supported yet"),
             (
                 "ref+awsssm://a",
                 "Denied ref+awsssm://a: app \"\" may not open ref+awsssm://a\nhelp: the operator allows references with STRONGROOM_ALLOW_REFS",

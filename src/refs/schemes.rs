@@ -6,7 +6,7 @@ use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
 use crate::refs::sources::{
     awskms, awssecrets, awsssm, doppler, echo, envsubst, file, gcpsecrets, gcs, gitlab, gkms,
-    onepasswordconnect, sops, vault,
+    onepasswordconnect, s3, sops, tfstate, vault,
 };
 
 /// Every scheme that can be resolved, by name.
@@ -24,7 +24,10 @@ pub const SCHEMES: &[&Scheme] = &[
     &gkms::SCHEME,
     &onepasswordconnect::SCHEME,
     &vault::OPENBAO,
+    &s3::SCHEME,
     &sops::SCHEME,
+    &tfstate::FILE,
+    &tfstate::S3,
     &vault::VAULT,
 ];
 
@@ -47,15 +50,12 @@ const TO_COME: &[&str] = &[
     "oci",
     "op",
     "pulumistateapi",
-    "s3",
     "scw",
     "servercore",
-    "tfstate",
     "tfstateazurerm",
     "tfstategitlab",
     "tfstategs",
     "tfstateremote",
-    "tfstates3",
     "tss",
     "yclockbox",
 ];
@@ -168,7 +168,8 @@ The strings are those of vals.
 - A reference that is all of its string and ends in a fragment (`#/key`) gives the value with its own type, maps and
   lists too. Without a fragment it gives the whole document as a string. Inside a longer string it gives text.
 - `/` in a fragment goes down into maps by key and into lists by index from 0. A `/` that is part of a key is `%2F`.
-- A reference ends at white space, at `\"`, at a comma that another reference follows, or at `+`, which is consumed:
+- A reference ends at white space, at a `\"` that is none of `[\"key\"]`, at a comma that another reference follows, or at
+  `+`, which is consumed:
   `https://ref+echo://example.com+/path`.
 - A reference inside another fills in path segments, option values or keys of the outer one, as data.
 - A map whose key is a reference and whose value is a map, `ref+file://conf.yaml: {}`, is replaced by the entries
@@ -247,7 +248,7 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_explained() {
         for (name, class, expected) in [
-            ("tfstate", Class::Invalid, "scheme tfstate is not supported yet"),
+            ("op", Class::Invalid, "scheme op is not supported yet"),
             ("tfstategs", Class::Invalid, "scheme tfstategs is not supported yet"),
             ("exec", Class::Denied, "scheme exec is refused: it would let a repository run programs here"),
             ("awssecret", Class::Invalid, "unknown scheme \"awssecret\"\nhelp: did you mean awssecrets?"),

@@ -43,7 +43,7 @@ pub(crate) struct Mock {
 }
 
 impl Mock {
-    /// `answer` gives status and body; one that moves the client on moves it to `/moved`.
+    /// `answer` gives status and body; one that moves the client on moves it to `/moved`, and a bucket to `eu-north-1`.
     pub(crate) async fn start(answer: impl Fn(&Request) -> (u16, String) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -84,7 +84,11 @@ async fn serve(
         log.push(request.clone());
         answer(&request)
     };
-    let moved = if (300..400).contains(&status) { "location: /moved\r\n" } else { "" };
+    let moved = if (300..400).contains(&status) {
+        "location: /moved\r\nx-amz-bucket-region: eu-north-1\r\n"
+    } else {
+        ""
+    };
     let head =
         format!("HTTP/1.1 {status} -\r\n{moved}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
     connection.write_all(format!("{head}{body}").as_bytes()).await.unwrap();

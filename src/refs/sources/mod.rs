@@ -18,6 +18,9 @@ mod google;
 mod http;
 #[cfg(test)]
 mod mock;
+mod objects;
 pub(super) mod onepasswordconnect;
+pub(super) mod s3;
 pub(super) mod sops;
+pub(super) mod tfstate;
 pub(super) mod vault;
