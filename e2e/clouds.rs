@@ -12,10 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use support::MARKER;
+use support::mock_azure::{MockAzure, VAULT};
 use support::process::Run;
-use support::product::generate;
+use support::product::{generate, strongroom};
 use support::repository::Repository;
 use support::sops::{encrypt_by, sops};
+use support::tools::tool;
 
 const GOOGLE_KEY: &str = "projects/p-1/locations/global/keyRings/r/cryptoKeys/k";
 
@@ -85,4 +87,103 @@ async fn files_that_sops_sealed_at_a_mock_of_google_kms_open_with_one_call() {
     let message = story().env("STRONGROOM_ALLOW_KEYS", "age").fails();
     assert!(message.contains(&format!("may not open SOPS key gcp_kms {GOOGLE_KEY}")), "{message}");
     assert_eq!(decrypted.load(Ordering::Relaxed), 1);
+}
+
+const AZURE_SECRETS: &[(&str, &str)] = &[
+    ("db", "{user: me, password: STRONGROOM-MARKER-a}"),
+    ("plain", "STRONGROOM-MARKER-b"),
+    ("plain/0f0f", "an older one"),
+];
+
+#[test]
+fn files_that_sops_sealed_at_a_mock_of_azure_open_with_one_login_and_one_call() {
+    let azure = MockAzure::start(AZURE_SECRETS);
+    let repository = Repository::with_secret_chart();
+    let file = repository.write("app/a.yaml", "password: test\n");
+    let sealer = sops().envs(azure.environment()).envs(MockAzure::client_secret());
+    encrypt_by(sealer, &file, &["--azure-kv", &format!("https://{VAULT}/keys/k/")]);
+    let sealed = fs::read_to_string(&file).expect("sops wrote it");
+    assert!(sealed.contains(&format!("vault_url: https://{VAULT}")), "{sealed}");
+    for name in ["b", "c", "d"] {
+        repository.write(format!("app/{name}.yaml"), &sealed);
+    }
+    // A file may leave the version out.
+    let versionless: String = sealed
+        .lines()
+        .filter(|line| !line.contains(" version: 0123"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    repository.write("app/e.yaml", versionless);
+    let pod = repository.write("token", format!("{MARKER}-of-the-pod"));
+    let pod = pod.display().to_string();
+    let workload = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c"), ("AZURE_FEDERATED_TOKEN_FILE", &pod)];
+    let workload = workload.map(|(name, value)| (name, value.to_owned()));
+
+    let files = r#"[{"name":"valueFiles","array":["a.yaml","b.yaml","c.yaml","d.yaml"]}]"#;
+    let story = || generate(&repository, "app").envs(azure.environment()).env("ARGOCD_APP_PARAMETERS", files);
+    let decrypt = format!("POST {VAULT}/keys/k/0123456789abcdef0123456789abcdef/decrypt");
+    let token = "POST login.microsoftonline.com/t/oauth2/v2.0/token";
+    let ways: [(&[_], usize); 3] =
+        [(&MockAzure::client_secret(), 1), (&workload, 1), (&azure.managed_identity(), 0)];
+    for (way, tokens) in ways {
+        let before = (azure.asked(&decrypt), azure.asked(token));
+        let manifests = story().envs(way.iter().cloned()).ok();
+        assert!(manifests.contains("password: \"dGVzdA==\""), "{manifests}");
+        assert_eq!((azure.asked(&decrypt), azure.asked(token)), (before.0 + 1, before.1 + tokens), "{way:?}");
+    }
+    let newest = r#"[{"name":"valueFiles","array":["e.yaml"]}]"#;
+    story().envs(azure.managed_identity()).env("ARGOCD_APP_PARAMETERS", newest).ok();
+    assert_eq!(azure.asked(&format!("POST {VAULT}/keys/k//decrypt")), 1);
+
+    let before = azure.asked("POST");
+    let elsewhere =
+        story().envs(azure.managed_identity()).env("STRONGROOM_ALLOW_ADDRESSES", "https://other.example");
+    let message = elsewhere.fails();
+    assert!(
+        message.contains(&format!("https://{VAULT} is not an address that the operator names")),
+        "{message}"
+    );
+    assert_eq!(azure.asked("POST"), before, "no token went there");
+    let message = story().envs(MockAzure::client_secret()).env("AZURE_CLIENT_SECRET", "other").fails();
+    let why = "no Azure credentials by AZURE_CLIENT_SECRET: it says HTTP 401 AADSTS7000215";
+    assert!(message.contains(why) && !message.contains("other"), "{message}");
+}
+
+#[test]
+fn references_to_a_mock_of_azure_key_vault_mean_the_same_here_and_in_vals() {
+    let azure = MockAzure::start(AZURE_SECRETS);
+    let with_azure = |run: Run| run.envs(azure.environment()).envs(MockAzure::client_secret());
+    let evaluate = |run: Run, input: &str| {
+        let output = with_azure(run).stdin(input).output();
+        let document = serde_json::from_str::<Json>(&output.stdout).ok();
+        document.filter(|_| output.status.success()).ok_or(output.stderr)
+    };
+    for (reference, expected) in [
+        ("team/plain", Ok(json!("STRONGROOM-MARKER-b"))),
+        ("team/plain/", Ok(json!("STRONGROOM-MARKER-b"))),
+        ("team.vault.azure.net/plain", Ok(json!("STRONGROOM-MARKER-b"))),
+        ("team/plain/0f0f", Ok(json!("an older one"))),
+        ("team/db#/password", Ok(json!("STRONGROOM-MARKER-a"))),
+        ("team/none", Err("Azure Key Vault says HTTP 404 SecretNotFound")),
+        ("team/plain/0f0e", Err("Azure Key Vault says HTTP 404 SecretNotFound")),
+        ("team", Err("it must be vault/secret or vault/secret/version")),
+        ("other/plain", Err("https://other.vault.azure.net is not an address that the operator names")),
+    ] {
+        let input = format!("a: ref+azurekeyvault://{reference}\n");
+        let ours = evaluate(strongroom().args(["resolve", "-o", "json", "-f", "-"]), &input);
+        let vals =
+            Run::new(tool("vals")).args(["eval", "-o", "json", "-f", "-"]).env("PATH", "/usr/bin:/bin");
+        let theirs = evaluate(vals, &input);
+        match expected {
+            Ok(value) => {
+                let expected = Ok(json!({ "a": value }));
+                assert_eq!((&ours, &theirs), (&expected, &expected), "{reference}");
+            }
+            Err(why) => {
+                let message = ours.expect_err(reference);
+                assert!(message.contains(why) && !message.contains(MARKER), "{reference}: {message}");
+                assert!(theirs.is_err(), "{reference}");
+            }
+        }
+    }
 }

@@ -314,6 +314,7 @@ impl World {
             environment: self.environment.clone().into_iter().collect::<Environment>(),
             addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
             aws: Arc::clone(&self.aws),
+            azure: Arc::default(),
             google: Arc::new(Google::new(self.environment.clone().into_iter().collect())),
             vault: Arc::default(),
             keyring: Arc::default(),

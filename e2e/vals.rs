@@ -125,6 +125,7 @@ fn resolver(environment: &BTreeMap<String, String>, moto: &Moto) -> Resolver {
         environment: environment.clone().into_iter().collect::<Environment>(),
         addresses: Vec::new(),
         aws: Arc::new(aws),
+        azure: Arc::default(),
         google: Arc::default(),
         vault: Arc::default(),
         keyring: Arc::default(),

@@ -63,6 +63,7 @@ fn resolver(environment: &[(&str, &str)]) -> Resolver {
         vault: Arc::new(vault),
         keyring: Arc::default(),
         sops: OpenOptions::default(),
+        azure: Arc::default(),
         google: Arc::default(),
         envsubst: None,
     };

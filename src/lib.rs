@@ -1,11 +1,12 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < address < aws < web < google < vault < document < sops < refs < chart <
+//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < address < aws < web < azure < google < vault < document < sops < refs < chart <
 //! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod address;
 pub mod aws;
+pub mod azure;
 pub mod chart;
 pub mod cmp;
 pub mod commands;

@@ -10,6 +10,7 @@ pub(crate) mod mock;
 use std::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -104,6 +105,25 @@ pub fn client(base: &Url, tls: &Tls) -> Result<Client, WebError> {
         builder = builder.no_proxy();
     }
     builder.build().map_err(|error| wrong(&error))
+}
+
+/// Clients that trust the system's roots, made when they are first needed.
+#[derive(Debug, Default)]
+pub struct Clients {
+    near: OnceLock<Client>,
+    far: OnceLock<Client>,
+}
+
+impl Clients {
+    /// The one for the server at `base`.
+    pub fn to(&self, base: &Url) -> Result<Client, WebError> {
+        let kept = if is_this_machine(base) { &self.near } else { &self.far };
+        if let Some(kept) = kept.get() {
+            return Ok(kept.clone());
+        }
+        let made = client(base, &Tls::default())?;
+        Ok(kept.get_or_init(|| made).clone())
+    }
 }
 
 fn is_this_machine(url: &Url) -> bool {

@@ -61,7 +61,7 @@ impl FakeSecretsManager {
 
     /// Serves `secrets` by name, with a certificate for the host `name`.
     pub fn start_tls(name: &str, secrets: &[(String, String)]) -> OverTls {
-        let (authority, config) = certificates(name);
+        let (authority, config) = certificates(&[name]);
         let server = Self::listen(secrets, Duration::ZERO, None, move |stream, service| {
             let tls = ServerConnection::new(Arc::clone(&config)).expect("the configuration is complete");
             service.converse(StreamOwned::new(tls, stream))
@@ -171,13 +171,17 @@ fn secret(name: &str, value: &str) -> Value {
     json!({"ARN": arn, "Name": name, "VersionId": "1", "VersionStages": ["AWSCURRENT"], "SecretString": value})
 }
 
-fn certificates(name: &str) -> (String, Arc<ServerConfig>) {
+/// An authority as PEM, and the TLS of a server that it vouches for under `names`.
+pub fn certificates(names: &[&str]) -> (String, Arc<ServerConfig>) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "Strongroom test authority");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let leaf = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

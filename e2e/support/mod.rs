@@ -21,6 +21,7 @@ pub mod grpc_go;
 pub mod helm;
 pub mod keys;
 pub mod kubernetes;
+pub mod mock_azure;
 pub mod moto;
 pub mod openbao;
 pub mod process;

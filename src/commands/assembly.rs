@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::address::{self, Address, AddressListError};
 use crate::aws::Aws;
+use crate::azure::Azure;
 use crate::config::Operator;
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
@@ -16,6 +17,7 @@ use crate::render::Renderer;
 use crate::render::helm::HelmCli;
 use crate::render::values::Opener;
 use crate::secret::Secret;
+use crate::sops::keys::azure::AzureKeyVault;
 use crate::sops::keys::folder::LocalKeys;
 use crate::sops::keys::gcp::GcpKms;
 use crate::sops::keys::gpg::Gpg;
@@ -83,9 +85,11 @@ pub(super) fn renderer(
     let settings = Settings { addresses: addresses.clone(), home: trust == Trust::Person };
     let vault = Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone()));
     let google = Arc::new(Google::new(environment.clone()));
-    let services: [Arc<dyn KeyUnwrap>; 3] = [
+    let azure = Arc::new(Azure::new(environment.clone(), addresses.clone(), trust == Trust::Person));
+    let services: [Arc<dyn KeyUnwrap>; 4] = [
         Arc::new(Kms::new(aws.clone())),
         Arc::new(GcpKms::new(google.clone())),
+        Arc::new(AzureKeyVault::new(azure.clone())),
         Arc::new(Transit::new(vault.clone())),
     ];
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, services)?);
@@ -94,6 +98,7 @@ pub(super) fn renderer(
         environment: environment.clone(),
         addresses,
         aws,
+        azure,
         google,
         vault,
         keyring: keyring.clone(),

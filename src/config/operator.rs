@@ -40,7 +40,7 @@ pub struct Operator {
     /// Environment variables that `ref+envsubst` may read in `generate`, comma-separated; none by default.
     #[arg(long, global = true, env = "STRONGROOM_ALLOW_ENV", value_name = "LIST", value_delimiter = ',')]
     pub allow_env: Option<Vec<String>>,
-    /// Addresses of Vault that references and SOPS files may name beside `VAULT_ADDR`, comma-separated; none by default.
+    /// Addresses of servers and vaults that references and SOPS files may name, comma-separated; none by default.
     #[arg(long, global = true, env = "STRONGROOM_ALLOW_ADDRESSES", value_name = "LIST")]
     pub allow_addresses: Option<String>,
     /// File whose first line is the passphrase of OpenPGP keys, age identities and SSH keys that have one.

@@ -5,9 +5,8 @@
 
 mod login;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +22,7 @@ use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::google::login::Login;
 use crate::secret::Secret;
-use crate::web::{self, Answer, Tls, WebError};
+use crate::web::{self, Answer, Clients, WebError};
 
 /// Requests at the same time.
 const CONCURRENT: usize = 16;
@@ -69,7 +68,7 @@ pub const STORAGE: Service = Service {
 pub struct Google {
     environment: Environment,
     login: Login,
-    clients: Mutex<HashMap<&'static str, Client>>,
+    clients: Clients,
     limit: Semaphore,
 }
 
@@ -87,7 +86,7 @@ impl Google {
         Self {
             environment,
             login: Login::default(),
-            clients: Mutex::default(),
+            clients: Clients::default(),
             limit: Semaphore::new(CONCURRENT),
         }
     }
@@ -136,14 +135,7 @@ impl Google {
         let address: Address = named.parse().map_err(|why| {
             GoogleError::new(Class::Invalid, format!("{} is no address: {why}", service.variable))
         })?;
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = if let Some(client) = clients.get(service.name) {
-            client.clone()
-        } else {
-            let client = web::client(address.url(), &Tls::default());
-            let client = client.map_err(|error| GoogleError::of(service, &error))?;
-            clients.entry(service.name).or_insert(client).clone()
-        };
+        let client = self.clients.to(address.url()).map_err(|error| GoogleError::of(service, &error))?;
         Ok((client, address.join(path)))
     }
 

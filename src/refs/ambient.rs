@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::aws::Aws;
+use crate::azure::Azure;
 use crate::environment::Environment;
 use crate::google::Google;
 use crate::sops::keys::Keyring;
@@ -19,6 +20,8 @@ pub struct Ambient {
     pub addresses: Vec<Address>,
     /// AWS configuration and its one HTTP client.
     pub aws: Arc<Aws>,
+    /// Azure, with the login to it.
+    pub azure: Arc<Azure>,
     /// Google Cloud, with the login to it.
     pub google: Arc<Google>,
     /// Vault and OpenBao, with the logins to them.

@@ -634,6 +634,7 @@ mod tests {
             environment: documents.into_iter().collect(),
             addresses: Vec::new(),
             aws: Arc::default(),
+            azure: Arc::default(),
             google: Arc::default(),
             vault: Arc::default(),
             keyring: Arc::default(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
 use crate::refs::sources::{
-    awskms, awssecrets, awsssm, doppler, echo, envsubst, file, gcpsecrets, gcs, gitlab, gkms,
+    awskms, awssecrets, awsssm, azurekeyvault, doppler, echo, envsubst, file, gcpsecrets, gcs, gitlab, gkms,
     onepasswordconnect, s3, sops, tfstate, vault,
 };
 
@@ -14,6 +14,7 @@ pub const SCHEMES: &[&Scheme] = &[
     &awskms::SCHEME,
     &awssecrets::SCHEME,
     &awsssm::SCHEME,
+    &azurekeyvault::SCHEME,
     &doppler::SCHEME,
     &echo::SCHEME,
     &envsubst::SCHEME,
@@ -40,7 +41,6 @@ pub const COMMON_OPTIONS: &[SchemeOption] = &[
 
 /// Schemes of vals that are to come.
 const TO_COME: &[&str] = &[
-    "azurekeyvault",
     "bw",
     "conjur",
     "hcpvaultsecrets",

@@ -246,6 +246,7 @@ mod tests {
             environment: [("PLAIN", "ref+echo://again"), ("N", "5432")].into_iter().collect(),
             addresses: Vec::new(),
             aws: Arc::new(crate::aws::Aws::new()),
+            azure: Arc::default(),
             google: Arc::default(),
             vault: Arc::default(),
             keyring: Arc::default(),

@@ -3,7 +3,7 @@
 use crate::fault::Class;
 use crate::refs::source::{Document, FetchError, Params, Scheme};
 use crate::refs::sources::mock::{ambient, locator};
-use crate::refs::sources::{doppler, gcpsecrets, gitlab, onepasswordconnect, vault};
+use crate::refs::sources::{azurekeyvault, doppler, gcpsecrets, gitlab, onepasswordconnect, vault};
 use crate::scope::Scope;
 use crate::web::mock::{Mock, Request};
 
@@ -24,6 +24,14 @@ struct Backend {
 }
 
 const BACKENDS: &[Backend] = &[
+    Backend {
+        scheme: &azurekeyvault::SCHEME,
+        variables: &[],
+        params: &[],
+        path: "HOST/a",
+        bodies: &[("/secrets/a?api-version=7.4", r#"{"value": "value"}"#)],
+        document: "value",
+    },
     Backend {
         scheme: &doppler::SCHEME,
         variables: &[("DOPPLER_API_ADDR", "URL"), ("DOPPLER_TOKEN", TOKEN)],

@@ -6,6 +6,7 @@ use aws_credential_types::Credentials;
 use serde_json::{Value, json};
 
 use crate::aws::Aws;
+use crate::azure::Azure;
 use crate::environment::Environment;
 use crate::google::Google;
 use crate::refs::ambient::Ambient;
@@ -51,8 +52,9 @@ pub(super) fn ambient(variables: &[(&str, &str)], addresses: &[&str]) -> Ambient
     let settings = Settings { addresses: addresses.clone(), home: false };
     Ambient {
         environment: environment.clone(),
-        addresses,
+        addresses: addresses.clone(),
         aws: Arc::default(),
+        azure: Arc::new(Azure::mocked(addresses.clone(), "STRONGROOM-MARKER-token")),
         google: Arc::new(Google::new(environment.clone())),
         vault: Arc::new(Vault::new(environment, settings)),
         keyring: Arc::default(),

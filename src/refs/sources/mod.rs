@@ -4,6 +4,7 @@ mod aws;
 pub(super) mod awskms;
 pub(super) mod awssecrets;
 pub(super) mod awsssm;
+pub(super) mod azurekeyvault;
 #[cfg(test)]
 mod conformance;
 pub(super) mod doppler;

@@ -5,6 +5,7 @@
 //! name is what the policy was asked about.
 
 pub mod age;
+pub mod azure;
 pub mod folder;
 pub mod gcp;
 pub mod gpg;
@@ -160,8 +161,9 @@ impl SealedKey {
             Self::Pgp { .. } => "no OpenPGP secret key for it is loaded",
             Self::Kms { .. } => "AWS KMS is not set up",
             Self::GcpKms { .. } => "Google KMS is not set up",
+            Self::AzureKeyVault { .. } => "Azure Key Vault is not set up",
             Self::VaultTransit { .. } => "Vault is not set up",
-            _ => "this kind of key is not supported yet",
+            Self::HuaweiKms { .. } => "this kind of key is not supported yet",
         }
     }
 
