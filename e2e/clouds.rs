@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -186,4 +187,31 @@ fn references_to_a_mock_of_azure_key_vault_mean_the_same_here_and_in_vals() {
             }
         }
     }
+}
+
+#[test]
+fn a_person_is_logged_in_by_a_mock_of_az_once_and_a_render_never_runs_it() {
+    let azure = MockAzure::start(AZURE_SECRETS);
+    let repository = Repository::with_secret_chart();
+    let ran = repository.path().join("ran");
+    let token = json!({"accessToken": format!("{MARKER}-token"), "expires_on": 4_000_000_000_u32, "tokenType": "Bearer"});
+    let script = format!("#!/bin/sh\necho \"$*\" >>{}\necho '{token}'\n", ran.display());
+    let az = repository.write("bin/az", script);
+    fs::set_permissions(&az, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let path = format!("{}:/usr/bin:/bin", az.parent().expect("it is in a folder").display());
+
+    let input = "a: ref+azurekeyvault://team/plain\nb: ref+azurekeyvault://team/db#/user\n";
+    let resolve = strongroom().args(["resolve", "-f", "-"]).envs(azure.environment()).env("PATH", &path);
+    let resolved = resolve.stdin(input).ok();
+    assert_eq!(resolved, "a: \"STRONGROOM-MARKER-b\"\nb: \"me\"\n");
+    let ran_with = fs::read_to_string(&ran).expect("it ran");
+    assert_eq!(ran_with, "account get-access-token -o json --scope https://vault.azure.net/.default\n");
+
+    repository.write("app/values.yaml", "password: ref+azurekeyvault://team/plain\n");
+    let render =
+        generate(&repository, "app").envs(azure.environment()).env("STRONGROOM_ALLOW_REFS", "azurekeyvault");
+    let message = render.env("PATH", &path).env("AZKV_AUTH", "cli").fails();
+    let why = "AZKV_AUTH: a login that runs a program is for a person at a terminal";
+    assert!(message.contains(why), "{message}");
+    assert_eq!(fs::read_to_string(&ran).expect("it is still there"), ran_with);
 }
