@@ -189,6 +189,12 @@ pub const fn class_of(status: u16) -> Class {
     }
 }
 
+/// A server's own word for what went wrong, behind a space; nothing where it is more than a word.
+pub fn word(said: &str) -> String {
+    let is_word = said.len() < 40 && said.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
+    if is_word && !said.is_empty() { format!(" {said}") } else { String::new() }
+}
+
 /// The pause after so many attempts: twice as long each time, of which a random half is left out, so that many do not
 /// come back at once.
 pub fn pause(attempt: u32) -> Duration {

@@ -221,9 +221,7 @@ impl AzureError {
     /// With Azure's own word for it, such as `SecretNotFound`.
     fn refused(answer: &Answer) -> Self {
         let refusal = serde_json::from_slice::<Refusal>(answer.body.expose());
-        let word = refusal.map(|refusal| refusal.error.code).unwrap_or_default();
-        let plain = word.len() < 40 && word.bytes().all(|c| c.is_ascii_alphabetic());
-        let word = if plain && !word.is_empty() { format!(" {word}") } else { String::new() };
+        let word = refusal.map(|refusal| web::word(&refusal.error.code)).unwrap_or_default();
         Self {
             class: web::class_of(answer.status),
             reason: format!("Azure Key Vault says HTTP {}{word}", answer.status),

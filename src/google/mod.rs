@@ -227,9 +227,7 @@ impl GoogleError {
     /// With Google's own word for it, such as `PERMISSION_DENIED`.
     fn refused(service: &Service, answer: &Answer) -> Self {
         let refusal = serde_json::from_slice::<Refusal>(answer.body.expose());
-        let word = refusal.map(|refusal| refusal.error.status).unwrap_or_default();
-        let plain = word.len() < 40 && word.bytes().all(|c| c.is_ascii_uppercase() || c == b'_');
-        let word = if plain && !word.is_empty() { format!(" {word}") } else { String::new() };
+        let word = refusal.map(|refusal| web::word(&refusal.error.status)).unwrap_or_default();
         Self {
             class: web::class_of(answer.status),
             reason: format!("{} says HTTP {}{word}", service.name, answer.status),

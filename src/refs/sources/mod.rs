@@ -5,6 +5,7 @@ pub(super) mod awskms;
 pub(super) mod awssecrets;
 pub(super) mod awsssm;
 pub(super) mod azurekeyvault;
+mod ciphertext;
 #[cfg(test)]
 mod conformance;
 pub(super) mod doppler;
