@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 pub(crate) const SCHEME: Scheme = Scheme {
     name: "azurekeyvault",
-    doc: "Azure Key Vault, in vaults of `STRONGROOM_ALLOW_ADDRESSES`",
+    doc: "Azure Key Vault, in vaults of `STRONGROOM_ALLOW_ADDRESSES`; the login is the operator's, see [Azure](keys.md#azure)",
     examples: &[
         (
             "ref+azurekeyvault://my-vault/db-password",

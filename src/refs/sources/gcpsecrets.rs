@@ -19,7 +19,7 @@ use crate::secret::Secret;
 
 pub(crate) const SCHEME: Scheme = Scheme {
     name: "gcpsecrets",
-    doc: "Google Secret Manager",
+    doc: "Google Secret Manager; the login is the operator's, see [Google Cloud](keys.md#google-cloud)",
     examples: &[
         ("ref+gcpsecrets://my-project/db-password", "the newest version of the secret `db-password`"),
         ("ref+gcpsecrets://my-project/db?version=3#/password", "`password` of JSON or YAML in its version 3"),

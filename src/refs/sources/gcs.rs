@@ -14,7 +14,7 @@ use crate::scope::Scope;
 
 pub(crate) const SCHEME: Scheme = Scheme {
     name: "gcs",
-    doc: "Google Cloud Storage",
+    doc: "Google Cloud Storage; the login is that of `gcpsecrets`",
     examples: &[
         ("ref+gcs://my-bucket/path/to/secret.yaml#/password", "`password` of a YAML or JSON object"),
         ("ref+gcs://my-bucket/path/to/file?generation=1639567476974625", "an older generation of an object"),

@@ -17,7 +17,7 @@ use crate::scope::Scope;
 
 pub(crate) const SCHEME: Scheme = Scheme {
     name: "gkms",
-    doc: "Google Cloud KMS",
+    doc: "Google Cloud KMS; the login is that of `gcpsecrets`",
     examples: &[(
         "ref+gkms://CiQAqD-x4w?project=p&location=global&keyring=r&crypto_key=k#/password",
         "`password` of JSON or YAML that this ciphertext, in URL-safe base64, says",
