@@ -226,6 +226,11 @@ impl Login {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use azure_core::credentials::TokenRequestOptions;
+    use futures::future::BoxFuture;
+
     use super::*;
 
     #[test]
@@ -256,6 +261,52 @@ mod tests {
             let told = |person| way(&environment, person).map_err(|e| format!("{:?}: {e}", e.class));
             assert_eq!(told(false), expected.map_err(str::to_owned), "{set:?}");
             assert_eq!(told(true), of_person.map_err(str::to_owned), "{set:?} of a person");
+        }
+    }
+
+    /// Gives tokens that live for so long, and counts them.
+    #[derive(Debug)]
+    struct Counting {
+        life: Duration,
+        given: AtomicUsize,
+    }
+
+    impl TokenCredential for Counting {
+        fn get_token<'a, 'b, 'c, 'd, 'f>(
+            &'a self,
+            scopes: &'b [&'c str],
+            _: Option<TokenRequestOptions<'d>>,
+        ) -> BoxFuture<'f, azure_core::Result<AccessToken>>
+        where
+            Self: 'f,
+            'a: 'f,
+            'b: 'f,
+            'c: 'f,
+            'd: 'f,
+        {
+            Box::pin(async move {
+                let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
+                tokio::task::yield_now().await;
+                let token = format!("STRONGROOM-MARKER-{number}-{}", scopes[0]);
+                Ok(AccessToken::new(token, OffsetDateTime::now_utc() + self.life))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_serves_many_until_shortly_before_its_end() {
+        for (life, given) in [(Duration::from_hours(1), 2), (Duration::from_mins(4), 40)] {
+            let credential = Arc::new(Counting { life, given: AtomicUsize::default() });
+            let login = Login::new(Environment::default(), false);
+            login.kept.lock().await.credential = Some(("a test", credential.clone()));
+            let clients = Clients::default();
+            let asked = (0..40).map(|at| login.bearer(["a", "b"][at % 2], &clients));
+            for (at, bearer) in futures::future::join_all(asked).await.into_iter().enumerate() {
+                let bearer = bearer.unwrap();
+                assert!(!format!("{bearer:?}").contains("MARKER"));
+                assert!(bearer.to_str().unwrap().ends_with(["-a", "-b"][at % 2]));
+            }
+            assert_eq!(credential.given.load(Ordering::Relaxed), given, "{life:?}");
         }
     }
 
