@@ -34,7 +34,7 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
     (
         "README.md",
         "make demo",
-        "builds the release program, which takes minutes; it runs in e2e/static_binary.rs",
+        "builds the release program, which takes minutes; e2e/static_binary.rs renders the same example",
     ),
     ("CONTRIBUTING.md", "cargo test --lib", "is how these tests are run"),
     ("CONTRIBUTING.md", "make set-up", "comes before these tests"),
