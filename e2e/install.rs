@@ -20,8 +20,18 @@ use support::repository::{Repository, copy};
 use support::tools::{tool, top};
 
 /// What is given after `base.yaml`.
-const OVERLAYS: [&str; 8] =
-    ["age", "pgp", "aws-irsa", "aws-pod-identity", "vault", "policy", "prometheus", "network-policy"];
+const OVERLAYS: [&str; 10] = [
+    "age",
+    "pgp",
+    "aws-irsa",
+    "aws-pod-identity",
+    "gke",
+    "azure",
+    "vault",
+    "policy",
+    "prometheus",
+    "network-policy",
+];
 
 fn values(name: &str) -> PathBuf {
     top().join(format!("argocd-values/{name}.yaml"))
@@ -157,6 +167,27 @@ fn assert_sound(objects: &[Json], help: &str, name: &str) {
             help.contains(&format!("[env: {setting}=]")) || keys.contains(&format!("| `{setting}` |"));
         assert!(known, "{name}: {setting} is no variable of serve");
     }
+    assert_lists(&settings(objects), name);
+}
+
+/// What the overlay allows is there to be allowed: a list with a word of its own would let nothing pass.
+fn assert_lists(settings: &Map<String, Json>, name: &str) {
+    let text = |path: &str| fs::read_to_string(top().join(path)).unwrap();
+    let (references, policy) = (text("docs/references.md"), text("docs/policy.md"));
+    let entries = |setting: &str| settings.get(setting).and_then(Json::as_str).unwrap_or_default().split(',');
+    for scheme in entries("STRONGROOM_ALLOW_REFS").filter_map(|entry| entry.split("://").next()) {
+        let known = scheme.is_empty() || references.contains(&format!("\n## `{scheme}`\n"));
+        assert!(known, "{name}: there are no references {scheme:?}");
+    }
+    for kind in entries("STRONGROOM_ALLOW_KEYS").filter_map(|entry| entry.split(':').next()) {
+        assert!(
+            kind.is_empty() || policy.contains(&format!("`{kind}`")),
+            "{name}: there are no keys {kind:?}"
+        );
+    }
+    let variables = settings.iter().map(|(name, value)| (name, value.as_str().unwrap()));
+    let read = strongroom().envs(variables).args(["get", "ref+echo://read"]).ok();
+    assert_eq!(read.trim_end(), "read", "{name}");
 }
 
 #[test]
@@ -281,8 +312,14 @@ fn the_operator_is_told_what_the_values_say() {
         let patch = operator(overlay);
         let settings = Json::Object(settings_of(&[overlay]));
         assert_eq!(patch["spec"]["cmdParams"], settings, "{overlay}");
-        let mounts_token = pod(&rendered(&[overlay]))["automountServiceAccountToken"] == true;
-        assert_eq!(patch["spec"]["repo"]["mountsatoken"] == true, mounts_token, "{overlay}");
+        let (objects, repo) = (rendered(&[overlay]), &patch["spec"]["repo"]);
+        let mounts_token = pod(&objects)["automountServiceAccountToken"] == true;
+        assert_eq!(repo["mountsatoken"] == true, mounts_token, "{overlay}");
+        assert_eq!(repo["labels"].as_object().cloned().unwrap_or_default(), labels_of(&objects), "{overlay}");
+        // The operator annotates no account: its page says to do so oneself, for which the account has a name.
+        let account = find(&objects, "ServiceAccount").unwrap();
+        let annotated = account["metadata"]["annotations"].is_object();
+        assert!(!annotated || repo["serviceaccount"] == account["metadata"]["name"], "{overlay}");
     }
 }
 
@@ -292,6 +329,13 @@ const PARAMETERS: [(&str, &str); 3] = [
     ("ARGOCD_SERVER_REPO_SERVER_TIMEOUT_SECONDS", "server.repo.server.timeout.seconds"),
     ("ARGOCD_REPO_SERVER_PLUGIN_TAR_EXCLUSIONS", "reposerver.plugin.tar.exclusions"),
 ];
+
+/// The labels of the pod, without the chart's own.
+fn labels_of(objects: &[Json]) -> Map<String, Json> {
+    let labels = &find(objects, "Deployment").unwrap()["spec"]["template"]["metadata"]["labels"];
+    let own = |name: &str| name.starts_with("app.kubernetes.io/");
+    labels.as_object().unwrap().clone().into_iter().filter(|(name, _)| !own(name)).collect()
+}
 
 /// What these value files set, without what the chart sets itself.
 fn settings_of(files: &[&str]) -> Map<String, Json> {

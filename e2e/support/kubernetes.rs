@@ -113,6 +113,8 @@ struct Repo {
     sidecar_containers: Vec<Container>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     volumes: Vec<Volume>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
     #[serde(default, rename = "serviceaccount", skip_serializing_if = "Option::is_none")]
     service_account: Option<String>,
     #[serde(default, rename = "mountsatoken", skip_serializing_if = "Option::is_none")]
