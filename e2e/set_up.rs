@@ -5,6 +5,7 @@ mod support;
 use support::MARKER;
 use support::keys::{AgeKey, GpgHome};
 use support::moto::moto;
+use support::openbao::Openbao;
 use support::process::Run;
 use support::repository::Repository;
 use support::sops::{encrypt, encrypt_by, sops};
@@ -51,4 +52,13 @@ fn moto_keeps_secrets_parameters_and_keys() {
     encrypt_by(sops().envs(moto().environment()), &file, &["--kms", &arn]);
     let opened = sops().envs(moto().environment()).arg("decrypt").arg(&file).ok();
     assert_eq!(opened, format!("password: {MARKER}\n"));
+}
+
+#[test]
+fn a_server_takes_its_folder_with_it() {
+    let server = Openbao::start();
+    let home = server.home().to_owned();
+    assert!(home.join("log").exists());
+    drop(server);
+    assert!(!home.exists(), "{} is left behind", home.display());
 }

@@ -8,7 +8,6 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::server::Server;
 use super::tools::tool;
@@ -20,7 +19,6 @@ pub const REGION: &str = "eu-west-1";
 #[derive(Debug)]
 pub struct Moto {
     server: Server,
-    _log: TempDir,
 }
 
 /// The one that the tests of a target share; each test uses names of its own. It ends with the test process.
@@ -32,10 +30,9 @@ pub fn moto() -> &'static Moto {
 impl Moto {
     /// Starts one.
     pub fn start() -> Self {
-        let log = tempfile::Builder::new().prefix("strongroom-moto-").tempdir().unwrap();
+        let home = tempfile::Builder::new().prefix("strongroom-moto-").tempdir().unwrap();
         let arguments = ["-H", "127.0.0.1", "-p", "0"];
-        let server = Server::start(&tool("moto"), &arguments, &log.path().join("log"), listening);
-        Self { server, _log: log }
+        Self { server: Server::start(&tool("moto"), &arguments, home, listening) }
     }
 
     /// For `AWS_ENDPOINT_URL`.

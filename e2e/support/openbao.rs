@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::MARKER;
 use super::server::{Server, free_address};
@@ -15,7 +14,6 @@ use super::tools::{on_path, tool};
 #[derive(Debug)]
 pub struct Openbao {
     server: Server,
-    home: TempDir,
 }
 
 impl Openbao {
@@ -52,9 +50,7 @@ impl Openbao {
             &listen,
             "-dev-no-store-token",
         ];
-        let log = home.path().join("log");
-        let server = Server::start(&on_path("env"), &command, &log, listening);
-        Self { server, home }
+        Self { server: Server::start(&on_path("env"), &command, home, listening) }
     }
 
     /// For `VAULT_ADDR`.
@@ -121,7 +117,7 @@ impl Openbao {
 
     /// The folder that ends with the server.
     pub fn home(&self) -> &Path {
-        self.home.path()
+        &self.server.home
     }
 }
 
