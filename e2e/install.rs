@@ -257,7 +257,9 @@ fn every_object_is_valid_for_kubernetes() {
             assert_valid(&operator(overlay), &format!("operator/{overlay}"));
         }
     }
-    assert_valid(&operator("base"), "operator/base");
+    for base in ["base", "stock-server"] {
+        assert_valid(&operator(base), &format!("operator/{base}"));
+    }
 }
 
 #[test]
@@ -290,7 +292,28 @@ fn the_components_make_what_the_values_make() {
 
 #[test]
 fn the_operator_is_told_what_the_values_say() {
-    let (values, patch) = (rendered(&["base"]), operator("base"));
+    for base in ["base", "stock-server"] {
+        assert_told(base);
+    }
+    for overlay in OVERLAYS.into_iter().filter(|overlay| *overlay != "network-policy") {
+        let patch = operator(overlay);
+        let settings = Json::Object(settings_of(&[overlay]));
+        assert_eq!(patch["spec"].get("cmdParams").unwrap_or(&json!({})), &settings, "{overlay}");
+        let (objects, repo) = (rendered(&[overlay]), &patch["spec"]["repo"]);
+        let mounts_token = pod(&objects)["automountServiceAccountToken"] == true;
+        assert_eq!(repo["mountsatoken"] == true, mounts_token, "{overlay}");
+        assert_eq!(repo["labels"].as_object().cloned().unwrap_or_default(), labels_of(&objects), "{overlay}");
+        // What the operator has no field for is a matter of an account of one's own, as the page says.
+        let account = find(&objects, "ServiceAccount").unwrap();
+        let own =
+            account["metadata"]["annotations"].is_object() || pod(&objects)["imagePullSecrets"].is_array();
+        assert!(!own || repo["serviceaccount"] == account["metadata"]["name"], "{overlay}");
+    }
+}
+
+/// The sidecar of the operator's patch is that of the values, and Argo CD's own parameters are.
+fn assert_told(base: &str) {
+    let (values, patch) = (rendered(&[base]), operator(base));
     let repo = &patch["spec"]["repo"];
     let mut expected = sidecar(&values).clone();
     let context = expected["securityContext"].as_object_mut().unwrap();
@@ -308,20 +331,6 @@ fn the_operator_is_told_what_the_values_say() {
     for (index, name, value) in variables {
         let (variable, parameter) = PARAMETERS[index];
         assert_eq!((name.as_str(), &value), (variable, &of_values[parameter]));
-    }
-    for overlay in OVERLAYS.into_iter().filter(|overlay| *overlay != "network-policy") {
-        let patch = operator(overlay);
-        let settings = Json::Object(settings_of(&[overlay]));
-        assert_eq!(patch["spec"].get("cmdParams").unwrap_or(&json!({})), &settings, "{overlay}");
-        let (objects, repo) = (rendered(&[overlay]), &patch["spec"]["repo"]);
-        let mounts_token = pod(&objects)["automountServiceAccountToken"] == true;
-        assert_eq!(repo["mountsatoken"] == true, mounts_token, "{overlay}");
-        assert_eq!(repo["labels"].as_object().cloned().unwrap_or_default(), labels_of(&objects), "{overlay}");
-        // What the operator has no field for is a matter of an account of one's own, as the page says.
-        let account = find(&objects, "ServiceAccount").unwrap();
-        let own =
-            account["metadata"]["annotations"].is_object() || pod(&objects)["imagePullSecrets"].is_array();
-        assert!(!own || repo["serviceaccount"] == account["metadata"]["name"], "{overlay}");
     }
 }
 
@@ -356,8 +365,8 @@ fn no_way_to_install_is_left_out_here() {
     let overlays = OVERLAYS.into_iter().map(str::to_owned);
     let all: BTreeSet<_> = overlays.chain(["base".to_owned(), "stock-server".to_owned()]).collect();
     assert_eq!(names_in("kustomize"), all);
-    // The policy is one object, the same for all; the stock server needs a volume that the operator names.
-    let of_operator = all.into_iter().filter(|name| name != "network-policy" && name != "stock-server");
+    // The policy is one object, the same for all.
+    let of_operator = all.into_iter().filter(|name| name != "network-policy");
     assert_eq!(names_in("operator"), of_operator.collect());
 }
 
