@@ -25,7 +25,7 @@ const GOOGLE_KEY: &str = "projects/p-1/locations/global/keyRings/r/cryptoKeys/k"
 /// How often a data key was decrypted.
 type Decrypted = Arc<AtomicUsize>;
 
-/// Cloud KMS as far as sops needs it: what it encrypts is the plaintext behind a word.
+/// Cloud KMS as far as sops needs it, where what is encrypted is the plaintext behind a word, and the metadata server.
 async fn mock_google_kms() -> (String, Decrypted) {
     let decrypted = Decrypted::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
@@ -41,6 +41,11 @@ async fn answer(
     headers: HeaderMap,
     body: String,
 ) -> (StatusCode, String) {
+    if uri.path() == "/computeMetadata/v1/instance/service-accounts/default/token" {
+        assert_eq!(headers["metadata-flavor"], "Google");
+        let token = json!({"access_token": MARKER, "expires_in": 3599, "token_type": "Bearer"});
+        return (StatusCode::OK, token.to_string());
+    }
     if headers["authorization"] != format!("Bearer {MARKER}") {
         return (StatusCode::UNAUTHORIZED, String::new());
     }
@@ -83,11 +88,17 @@ async fn files_that_sops_sealed_at_a_mock_of_google_kms_open_with_one_call() {
     assert!(manifests.contains("password: \"dGVzdA==\""), "{manifests}");
     assert_eq!(decrypted.load(Ordering::Relaxed), 1);
 
+    // On GKE the pod's token is the metadata server's.
+    let gke = story().without_env("GOOGLE_OAUTH_ACCESS_TOKEN");
+    let gke = gke.env("GCE_METADATA_HOST", url.trim_start_matches("http://"));
+    assert_eq!(gke.ok(), manifests);
+    assert_eq!(decrypted.load(Ordering::Relaxed), 2);
+
     let message = story().env("GOOGLE_OAUTH_ACCESS_TOKEN", "other").fails();
     assert!(message.contains(&format!("gcp_kms {GOOGLE_KEY}: Google KMS says HTTP 401")), "{message}");
     let message = story().env("STRONGROOM_ALLOW_KEYS", "age").fails();
     assert!(message.contains(&format!("may not open SOPS key gcp_kms {GOOGLE_KEY}")), "{message}");
-    assert_eq!(decrypted.load(Ordering::Relaxed), 1);
+    assert_eq!(decrypted.load(Ordering::Relaxed), 2);
 }
 
 const AZURE_SECRETS: &[(&str, &str)] = &[
