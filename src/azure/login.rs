@@ -95,6 +95,11 @@ impl Login {
         bearer
     }
 
+    /// The next call asks for a new token for `scope`.
+    pub(super) async fn forget(&self, scope: &str) {
+        self.kept.lock().await.tokens.remove(scope);
+    }
+
     fn credential(&self, clients: &Clients) -> Result<(&'static str, Arc<dyn TokenCredential>), AzureError> {
         let way = way(&self.environment, self.person)?;
         let options = |to: &str| -> Result<ClientOptions, AzureError> {
@@ -214,23 +219,68 @@ fn header(token: &AccessToken) -> Result<HeaderValue, AzureError> {
 }
 
 #[cfg(test)]
-impl Login {
-    /// Has `token` already, for all that it may be asked for.
-    pub(super) fn mocked(token: &str) -> Self {
-        let token = AccessToken::new(token.to_owned(), OffsetDateTime::now_utc() + Duration::from_hours(1));
-        let tokens = super::AUDIENCES.map(|audience| (format!("https://{audience}/.default"), token.clone()));
-        let kept = Mutex::new(Kept { credential: None, tokens: tokens.into() });
-        Self { environment: Environment::default(), person: false, kept }
-    }
-}
-
-#[cfg(test)]
-mod tests {
+mod mock {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use azure_core::credentials::TokenRequestOptions;
     use futures::future::BoxFuture;
 
+    use super::*;
+
+    impl Login {
+        /// Is given `token`, whatever for; with a number behind it where it ends in `#`.
+        pub(in crate::azure) fn mocked(token: &'static str) -> Self {
+            Self::by(Arc::new(Counting::new(token, Duration::from_hours(1))))
+        }
+
+        pub(super) fn by(credential: Arc<dyn TokenCredential>) -> Self {
+            let kept = Kept { credential: Some(("a mock", credential)), ..Kept::default() };
+            Self { environment: Environment::default(), person: false, kept: Mutex::new(kept) }
+        }
+    }
+
+    /// Gives tokens that live for so long, and counts them.
+    #[derive(Debug)]
+    pub(super) struct Counting {
+        token: &'static str,
+        life: Duration,
+        pub(super) given: AtomicUsize,
+    }
+
+    impl Counting {
+        pub(super) fn new(token: &'static str, life: Duration) -> Self {
+            Self { token, life, given: AtomicUsize::default() }
+        }
+    }
+
+    impl TokenCredential for Counting {
+        fn get_token<'a, 'b, 'c, 'd, 'f>(
+            &'a self,
+            _: &'b [&'c str],
+            _: Option<TokenRequestOptions<'d>>,
+        ) -> BoxFuture<'f, azure_core::Result<AccessToken>>
+        where
+            Self: 'f,
+            'a: 'f,
+            'b: 'f,
+            'c: 'f,
+            'd: 'f,
+        {
+            Box::pin(async move {
+                let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
+                tokio::task::yield_now().await;
+                let number = if self.token.ends_with('#') { number.to_string() } else { String::new() };
+                Ok(AccessToken::new(self.token.to_owned() + &number, OffsetDateTime::now_utc() + self.life))
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::mock::Counting;
     use super::*;
 
     #[test]
@@ -264,47 +314,17 @@ mod tests {
         }
     }
 
-    /// Gives tokens that live for so long, and counts them.
-    #[derive(Debug)]
-    struct Counting {
-        life: Duration,
-        given: AtomicUsize,
-    }
-
-    impl TokenCredential for Counting {
-        fn get_token<'a, 'b, 'c, 'd, 'f>(
-            &'a self,
-            scopes: &'b [&'c str],
-            _: Option<TokenRequestOptions<'d>>,
-        ) -> BoxFuture<'f, azure_core::Result<AccessToken>>
-        where
-            Self: 'f,
-            'a: 'f,
-            'b: 'f,
-            'c: 'f,
-            'd: 'f,
-        {
-            Box::pin(async move {
-                let number = self.given.fetch_add(1, Ordering::Relaxed) + 1;
-                tokio::task::yield_now().await;
-                let token = format!("STRONGROOM-MARKER-{number}-{}", scopes[0]);
-                Ok(AccessToken::new(token, OffsetDateTime::now_utc() + self.life))
-            })
-        }
-    }
-
     #[tokio::test]
     async fn a_token_serves_many_until_shortly_before_its_end() {
         for (life, given) in [(Duration::from_hours(1), 2), (Duration::from_mins(4), 40)] {
-            let credential = Arc::new(Counting { life, given: AtomicUsize::default() });
-            let login = Login::new(Environment::default(), false);
-            login.kept.lock().await.credential = Some(("a test", credential.clone()));
+            let credential = Arc::new(Counting::new("STRONGROOM-MARKER", life));
+            let login = Login::by(credential.clone());
             let clients = Clients::default();
             let asked = (0..40).map(|at| login.bearer(["a", "b"][at % 2], &clients));
-            for (at, bearer) in futures::future::join_all(asked).await.into_iter().enumerate() {
+            for bearer in futures::future::join_all(asked).await {
                 let bearer = bearer.unwrap();
+                assert_eq!(bearer, "Bearer STRONGROOM-MARKER");
                 assert!(!format!("{bearer:?}").contains("MARKER"));
-                assert!(bearer.to_str().unwrap().ends_with(["-a", "-b"][at % 2]));
             }
             assert_eq!(credential.given.load(Ordering::Relaxed), given, "{life:?}");
         }

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use regex::Regex;
 use reqwest::RequestBuilder;
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -71,9 +72,9 @@ impl Azure {
         Self { vaults, login, clients: Clients::default(), limit: Semaphore::new(CONCURRENT) }
     }
 
-    /// Azure with a token that a test gives.
+    /// Azure with a token that a test gives, and numbers where it ends in `#`.
     #[cfg(test)]
-    pub(crate) fn mocked(vaults: Vec<Address>, token: &str) -> Self {
+    pub(crate) fn mocked(vaults: Vec<Address>, token: &'static str) -> Self {
         Self::with(vaults, Login::mocked(token))
     }
 
@@ -133,15 +134,32 @@ impl Azure {
         request: impl FnOnce(reqwest::Client) -> RequestBuilder,
     ) -> Result<Secret<String>, AzureError> {
         let client = self.clients.to(vault.url()).map_err(|error| AzureError::of(&error))?;
-        let token = self.login.bearer(&scope(vault), &self.clients).await?;
-        let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
-        let answer = web::send(request(client).header("Authorization", token)).await;
-        let answer = answer.map_err(|error| AzureError::of(&error))?;
+        let (request, scope) = (request(client), scope(vault));
+        let again = request.try_clone().expect("a body that is no stream can be sent again");
+        let token = self.login.bearer(&scope, &self.clients).await?;
+        let mut answer = self.send(request, &token).await?;
+        if answer.status == 401 {
+            // The token may have been taken back before its end, and another request may have renewed it since.
+            let mut renewed = self.login.bearer(&scope, &self.clients).await?;
+            if renewed == token {
+                self.login.forget(&scope).await;
+                renewed = self.login.bearer(&scope, &self.clients).await?;
+            }
+            if renewed != token {
+                answer = self.send(again, &renewed).await?;
+            }
+        }
         if answer.status != 200 {
             return Err(AzureError::refused(&answer));
         }
         let valued = serde_json::from_slice::<Valued>(answer.body.expose());
         valued.map(|valued| valued.value).map_err(|_| AzureError::unreadable())
+    }
+
+    async fn send(&self, request: RequestBuilder, token: &HeaderValue) -> Result<Answer, AzureError> {
+        let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
+        let answer = web::send(request.header("Authorization", token)).await;
+        answer.map_err(|error| AzureError::of(&error))
     }
 }
 
@@ -304,6 +322,24 @@ mod tests {
                 let error = azure.secret(&vault, name, version).await.unwrap_err();
                 assert!(error.reason.starts_with("not the name of a "), "{error}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_a_mock_takes_back_is_asked_for_again_once() {
+        let mock = Mock::start(|request| match request.header("authorization").as_str() {
+            "Bearer t#2" => (200, r#"{"value": "x"}"#.into()),
+            _ => (401, "STRONGROOM-MARKER".into()),
+        })
+        .await;
+        let vault: Address = mock.url.parse().unwrap();
+        for (token, asked) in [("t#", 2), ("t", 1)] {
+            let before = mock.seen().len();
+            let azure = Azure::mocked(vec![vault.clone()], token);
+            let value = azure.secret(&vault, "a", None).await.map_err(|error| error.to_string());
+            let expected = if asked == 2 { Ok("x") } else { Err("Azure Key Vault says HTTP 401") };
+            let value = value.as_ref().map(|value| value.expose().as_str()).map_err(String::as_str);
+            assert_eq!((value, mock.seen().len() - before), (expected, asked), "{token}");
         }
     }
 }

@@ -65,11 +65,16 @@ impl Login {
             Err(_) => (Class::Timeout, "it does not answer in time"),
         };
         // The library does not try again after some failures, so the next call begins anew.
-        *self.0.lock().await = None;
+        self.forget().await;
         Err(GoogleError::new(
             failure.0,
             format!("no Google credentials by {from}: {}\nhelp: {WAYS}", failure.1),
         ))
+    }
+
+    /// The next call logs in anew.
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regex::Regex;
+use reqwest::header::HeaderValue;
 use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
@@ -140,11 +141,32 @@ impl Google {
     }
 
     async fn ask(&self, service: &Service, request: RequestBuilder) -> Result<Secret<Vec<u8>>, GoogleError> {
+        let again = request.try_clone().expect("a body that is no stream can be sent again");
         let token = self.login.bearer(&self.environment).await?;
+        let mut answer = self.send(service, request, &token).await?;
+        if answer.status == 401 {
+            // The token may have been taken back before its end, and another request may have renewed it since.
+            let mut renewed = self.login.bearer(&self.environment).await?;
+            if renewed == token {
+                self.login.forget().await;
+                renewed = self.login.bearer(&self.environment).await?;
+            }
+            if renewed != token {
+                answer = self.send(service, again, &renewed).await?;
+            }
+        }
+        if answer.status == 200 { Ok(answer.body) } else { Err(GoogleError::refused(service, &answer)) }
+    }
+
+    async fn send(
+        &self,
+        service: &Service,
+        request: RequestBuilder,
+        token: &HeaderValue,
+    ) -> Result<Answer, GoogleError> {
         let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
         let answer = web::send(request.header("Authorization", token)).await;
-        let answer = answer.map_err(|error| GoogleError::of(service, &error))?;
-        if answer.status == 200 { Ok(answer.body) } else { Err(GoogleError::refused(service, &answer)) }
+        answer.map_err(|error| GoogleError::of(service, &error))
     }
 }
 
@@ -295,5 +317,36 @@ mod tests {
             assert_eq!(format!("{:?}: {error}", error.class), expected);
             assert_eq!(mock.seen().len(), 1, "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_a_mock_takes_back_is_asked_for_again_once() {
+        let mock = Mock::start(|request| match request.path.as_str() {
+            "/a" if request.header("authorization") == "Bearer 2" => (200, "x".into()),
+            "/a" | "/shut" => (401, "STRONGROOM-MARKER".into()),
+            _ => {
+                let token = serde_json::json!({
+                    "access_token": request.number.to_string(), "expires_in": 3599, "token_type": "Bearer",
+                });
+                (200, token.to_string())
+            }
+        })
+        .await;
+        let host = mock.url.trim_start_matches("http://");
+        let mut variables = vec![(STORAGE.variable, mock.url.as_str()), ("GCE_METADATA_HOST", host)];
+        let google = Google::new(variables.iter().copied().collect());
+        assert_eq!(google.get(&STORAGE, ["a"], &[]).await.unwrap().expose(), b"x");
+        assert_eq!(google.get(&STORAGE, ["a"], &[]).await.unwrap().expose(), b"x");
+        assert_eq!(mock.seen().len(), 5, "token 1, its refusal, token 2, and two answers");
+        let error = google.get(&STORAGE, ["shut"], &[]).await.unwrap_err();
+        assert_eq!(
+            (error.class, error.reason.as_str()),
+            (Class::Denied, "Google Cloud Storage says HTTP 401")
+        );
+        assert_eq!(mock.seen().len(), 8);
+        variables.push(("GOOGLE_OAUTH_ACCESS_TOKEN", "1"));
+        let given = Google::new(variables.into_iter().collect());
+        assert!(given.get(&STORAGE, ["a"], &[]).await.is_err());
+        assert_eq!(mock.seen().len(), 9, "a token that is given cannot be renewed");
     }
 }
