@@ -258,7 +258,11 @@ fn every_snippet_is_what_it_seems_to_be() {
     for block in pages().iter().flat_map(|page| blocks(page)) {
         let place = block.place();
         match (block.language.as_str(), &block.file) {
-            ("console", None) | ("yaml" | "hcl", Some(_)) => {}
+            ("console", None) => assert!(block.text.starts_with("$ "), "{place}: it begins with a command"),
+            ("yaml" | "hcl", Some(_)) => {
+                let runs = blocks(&block.page).iter().any(|other| other.language == "console");
+                assert!(runs, "{place}: no command of the page uses the file");
+            }
             ("yaml", None) => assert_snippet(&place, &block.text),
             ("json", None) => {
                 let entry: Json = serde_json::from_str(&block.text).unwrap();

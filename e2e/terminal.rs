@@ -1,4 +1,5 @@
-//! What a command shows on a terminal, which `script` gives it, and does not show elsewhere.
+//! What a command shows on a terminal, which `script` gives it, and does not show elsewhere; and what a shell and `man` are told
+//! of the commands.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -6,8 +7,11 @@ mod support;
 
 use std::path::Path;
 
+use clap::CommandFactory as _;
+use strongroom::config::Cli;
+
 use support::process::Run;
-use support::product::program;
+use support::product::{program, strongroom};
 use support::repository::Repository;
 use support::tools::{on_path, tool};
 use support::wrapped_helm::WrappedHelm;
@@ -102,4 +106,41 @@ fn colours_are_for_terminals_that_are_not_told_otherwise() {
     assert!(!check("ref+echo://x", &[("NO_COLOR", "1")]).contains('\u{1b}'));
     let explain = on_terminal(&repository, &helm, "explain app app -f values.yaml", &[]);
     assert!(explain.contains("\u{1b}[2m# values.yaml:1 (ref+echo://"), "{explain:?}");
+}
+
+#[test]
+fn bash_completes_commands_and_flags() {
+    let complete = |line: &str| {
+        let words = line.split(' ').count();
+        // Of bash-completion, and no more than this of it is asked for.
+        let script = format!(
+            "source /dev/stdin\nCOMP_WORDS=({line} ) COMP_CWORD={last}\n\
+             _strongroom strongroom \"${{COMP_WORDS[{last}]}}\" \"${{COMP_WORDS[{last}-1]}}\"\necho \"${{COMPREPLY[@]}}\"",
+            last = words - 1
+        );
+        let completion = strongroom().args(["completion", "bash"]).ok();
+        Run::new(on_path("bash")).args(["-uc", &script]).stdin(completion).ok()
+    };
+    assert_eq!(complete("strongroom expl"), "explain\n");
+    assert_eq!(complete("strongroom check --applic"), "--application\n");
+    assert_eq!(complete("strongroom nothing-like-it"), "\n");
+}
+
+#[test]
+fn every_command_has_a_manual_page_that_tells_its_flags() {
+    let mut cli = Cli::command();
+    cli.build();
+    assert!(strongroom().arg("man").ok().contains(".TH strongroom 1"));
+    for command in
+        cli.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help")
+    {
+        let name = command.get_name();
+        let page = strongroom().args(["man", name]).ok();
+        assert!(page.contains(&format!(".TH strongroom-{name} 1")), "{name}: {page}");
+        for flag in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let long = flag.get_long().unwrap_or_default().replace('-', "\\-");
+            assert!(page.contains(&long), "{name}: nothing is said of {long}");
+        }
+    }
+    assert!(strongroom().args(["man", "nothing"]).fails().contains("there is no command nothing"));
 }
