@@ -38,31 +38,41 @@ static KEY: LazyLock<Regex> = LazyLock::new(|| {
     .expect("a valid pattern")
 });
 
-/// A service, and the variable by which the operator says that it is elsewhere.
+/// Google's own cloud; others are built like it.
+const UNIVERSE: &str = "googleapis.com";
+
+/// A service, and the variables by which the operator says that it is elsewhere.
 #[derive(Debug)]
 pub struct Service {
     name: &'static str,
-    address: &'static str,
-    variable: &'static str,
+    /// In front of the domain of a cloud.
+    host: &'static str,
+    /// Its address.
+    endpoint: &'static str,
+    /// The domain of its cloud; the first that is set.
+    universe: &'static [&'static str],
 }
 
 /// Cloud KMS.
 pub const KMS: Service = Service {
     name: "Google KMS",
-    address: "https://cloudkms.googleapis.com",
-    variable: "SOPS_GCP_KMS_ENDPOINT",
+    host: "cloudkms",
+    endpoint: "SOPS_GCP_KMS_ENDPOINT",
+    universe: &["SOPS_GCP_KMS_UNIVERSE_DOMAIN", "GOOGLE_CLOUD_UNIVERSE_DOMAIN"],
 };
 /// Secret Manager.
 pub const SECRET_MANAGER: Service = Service {
     name: "Google Secret Manager",
-    address: "https://secretmanager.googleapis.com",
-    variable: "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER",
+    host: "secretmanager",
+    endpoint: "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER",
+    universe: &["GOOGLE_CLOUD_UNIVERSE_DOMAIN"],
 };
 /// Cloud Storage.
 pub const STORAGE: Service = Service {
     name: "Google Cloud Storage",
-    address: "https://storage.googleapis.com",
-    variable: "STORAGE_EMULATOR_HOST",
+    host: "storage",
+    endpoint: "STORAGE_EMULATOR_HOST",
+    universe: &["GOOGLE_CLOUD_UNIVERSE_DOMAIN"],
 };
 
 /// Google Cloud for this process. Share one: the login and connections live in it.
@@ -131,11 +141,18 @@ impl Google {
         service: &'static Service,
         path: impl IntoIterator<Item = &'a str>,
     ) -> Result<(Client, Url), GoogleError> {
-        let named = self.environment.get(service.variable).unwrap_or(service.address);
-        let named = if named.contains("://") { named.to_owned() } else { format!("https://{named}") };
-        let address: Address = named.parse().map_err(|why| {
-            GoogleError::new(Class::Invalid, format!("{} is no address: {why}", service.variable))
-        })?;
+        let said = |variable: &&'static str| Some((*variable, self.environment.get(variable)?));
+        let (variable, named) = match said(&service.endpoint) {
+            Some((variable, named)) if named.contains("://") => (variable, named.to_owned()),
+            Some((variable, host)) => (variable, format!("https://{host}")),
+            None => {
+                let universe = service.universe.iter().find_map(said).unwrap_or(("", UNIVERSE));
+                (universe.0, format!("https://{}.{}", service.host, universe.1))
+            }
+        };
+        let address: Address = named
+            .parse()
+            .map_err(|why| GoogleError::new(Class::Invalid, format!("{variable} is no address: {why}")))?;
         let client = self.clients.to(address.url()).map_err(|error| GoogleError::of(service, &error))?;
         Ok((client, address.join(path)))
     }
@@ -285,12 +302,16 @@ mod tests {
         assert_eq!(mock.seen()[0].path, "/a/b%2Fc%3Fd?e=f+g");
         let error = ask("ftp://x").await.unwrap_err();
         assert_eq!(error, "STORAGE_EMULATOR_HOST is no address: it must be an https:// or http:// URL");
-        let named = Google::new([("STORAGE_EMULATOR_HOST", "host.example:1")].into_iter().collect());
-        assert_eq!(named.at(&STORAGE, ["a"]).unwrap().1.as_str(), "https://host.example:1/a");
-        assert_eq!(
-            Google::default().at(&KMS, ["a"]).unwrap().1.as_str(),
-            "https://cloudkms.googleapis.com/a"
-        );
+        for (service, variable, said, expected) in [
+            (&STORAGE, "STORAGE_EMULATOR_HOST", "host.example:1", "https://host.example:1/a"),
+            (&STORAGE, "GOOGLE_CLOUD_UNIVERSE_DOMAIN", "other.example", "https://storage.other.example/a"),
+            (&KMS, "SOPS_GCP_KMS_UNIVERSE_DOMAIN", "other.example", "https://cloudkms.other.example/a"),
+            (&KMS, "GOOGLE_CLOUD_UNIVERSE_DOMAIN", "other.example", "https://cloudkms.other.example/a"),
+            (&KMS, "STORAGE_EMULATOR_HOST", "host.example:1", "https://cloudkms.googleapis.com/a"),
+        ] {
+            let google = Google::new([(variable, said)].into_iter().collect());
+            assert_eq!(google.at(service, ["a"]).unwrap().1.as_str(), expected, "{variable}");
+        }
     }
 
     #[tokio::test]
@@ -311,7 +332,7 @@ mod tests {
         ] {
             let mock = Mock::start(move |_| (status, body.into())).await;
             let variables =
-                [(SECRET_MANAGER.variable, mock.url.as_str()), ("GOOGLE_OAUTH_ACCESS_TOKEN", "t")];
+                [(SECRET_MANAGER.endpoint, mock.url.as_str()), ("GOOGLE_OAUTH_ACCESS_TOKEN", "t")];
             let google = Google::new(variables.into_iter().collect());
             let error = google.get(&SECRET_MANAGER, ["x"], &[]).await.unwrap_err();
             assert_eq!(format!("{:?}: {error}", error.class), expected);
@@ -333,7 +354,7 @@ mod tests {
         })
         .await;
         let host = mock.url.trim_start_matches("http://");
-        let mut variables = vec![(STORAGE.variable, mock.url.as_str()), ("GCE_METADATA_HOST", host)];
+        let mut variables = vec![(STORAGE.endpoint, mock.url.as_str()), ("GCE_METADATA_HOST", host)];
         let google = Google::new(variables.iter().copied().collect());
         assert_eq!(google.get(&STORAGE, ["a"], &[]).await.unwrap().expose(), b"x");
         assert_eq!(google.get(&STORAGE, ["a"], &[]).await.unwrap().expose(), b"x");
