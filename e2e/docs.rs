@@ -70,6 +70,7 @@ const BEFORE: &[(&str, &str)] = &[
 
 /// Blocks that are drawings and messages: the page, and what they begin with.
 const TEXTS: &[(&str, &str)] = &[
+    ("docs/check.md", "leaks    ConfigMap settings: data[\"app.conf\"]\n"),
     ("docs/how-it-works.md", "   git"),
     ("docs/policy.md", "app \"shop\" of project \"team-b\" may not open"),
 ];

@@ -451,10 +451,9 @@ fn a_check_covers_references_that_templates_built() {
         run.args(["--set", "password=x", "--resolve-manifests"]).output()
     };
     let good = check("hello");
-    assert!(
-        good.status.success() && good.stdout.contains("opened   ref+file:///hello.json#/a\n"),
-        "{good:?}"
-    );
+    assert_eq!(good.status.code(), Some(3), "{good:?}");
+    assert!(good.stdout.contains("opened   ref+file:///hello.json#/a\n"), "{good:?}");
+    assert!(good.stdout.contains("leaks    ConfigMap built: data.a\n"), "{good:?}");
     assert!(!good.stdout.contains(MARKER), "{good:?}");
     let bad = check("other");
     assert_eq!(bad.status.code(), Some(1), "{bad:?}");

@@ -1,4 +1,5 @@
-//! `strongroom check`: which keys and references a chart or an Application needs, and whether all can be opened here.
+//! `strongroom check`: which keys and references a chart or an Application needs, whether all can be opened here, and where what
+//! was opened would stand outside of Secrets.
 //!
 //! Everything is opened and rendered as for `template`. What is printed are names and results, never a value.
 
@@ -14,9 +15,14 @@ use crate::config::{Check, Output};
 use crate::fault;
 use crate::observe::Observer;
 use crate::observe::audit::Entry;
+use crate::redact::Redactor;
 use crate::render::Renderer;
+use crate::render::leaks::{Leak, leaks};
 use crate::render::set::Sets;
 use crate::secret::Secret;
+
+/// Exit code where all opens and renders, and something opened would stand outside of Secrets.
+const LEAKS: u8 = 3;
 
 /// What is known of all renders.
 #[derive(Debug, Serialize)]
@@ -36,9 +42,11 @@ struct Finding {
     accesses: Vec<Entry>,
     /// Why it fails.
     problems: Vec<String>,
+    /// Where something opened would stand outside of Secrets.
+    leaks: Vec<Leak>,
 }
 
-/// Prints what was found; fails where anything does.
+/// Prints what was found; fails where anything does, and where something opened would be seen.
 pub(super) async fn run(
     args: &Check,
     renderer: &Renderer,
@@ -55,25 +63,30 @@ pub(super) async fn run(
         Output::Text => findings.text(terminal),
     };
     let output = Secret::new(text.into_bytes());
-    if findings.ok {
-        return Ok(output);
-    }
-    let failed = findings.renders.iter().filter(|finding| !finding.ok).count();
-    Err(Failure { output, ..Failure::new(format!("{failed} of {} would fail", findings.renders.len()), 1) })
+    let all = findings.renders.len();
+    let count = |of: fn(&Finding) -> bool| findings.renders.iter().filter(|finding| of(finding)).count();
+    let failure = match (count(|finding| !finding.ok), count(|finding| !finding.leaks.is_empty())) {
+        (0, 0) => return Ok(output),
+        (0, leak) => {
+            Failure::new(format!("{leak} of {all} would show opened values outside of Secrets"), LEAKS)
+        }
+        (failed, _) => Failure::new(format!("{failed} of {all} would fail"), 1),
+    };
+    Err(Failure { output, ..failure })
 }
 
 async fn finding(job: &Job, renderer: &Renderer) -> Finding {
-    let problems = match job.render(renderer).await {
-        Ok(_) => Vec::new(),
+    let (problems, leaks) = match job.render(renderer).await {
+        Ok(rendered) => (Vec::new(), leaks(rendered.manifests.expose(), &Redactor::new(&rendered.opened))),
         Err(failure) => {
             let each = problems(job, renderer).await;
-            if each.is_empty() { vec![failure.to_string()] } else { each }
+            (if each.is_empty() { vec![failure.to_string()] } else { each }, Vec::new())
         }
     };
     let mut accesses = job.scope.observer.trail();
     accesses.sort();
     accesses.dedup();
-    Finding { name: job.plan.release_name.clone(), ok: problems.is_empty(), accesses, problems }
+    Finding { name: job.plan.release_name.clone(), ok: problems.is_empty(), accesses, problems, leaks }
 }
 
 /// A render ends at the first source that does not open. This goes on, to say all of them at once.
@@ -111,6 +124,9 @@ impl Findings {
                     column("problem", terminal),
                     problem.replace('\n', "\n         ")
                 );
+            }
+            for Leak { object, path } in &finding.leaks {
+                let _ = writeln!(text, "{}  {object}: {path}", column("leaks", terminal));
             }
             let verdict = if finding.ok { "everything opens, and it renders" } else { "it would fail" };
             let _ = writeln!(text, "{}: {verdict}", finding.name);
@@ -156,15 +172,16 @@ mod tests {
             result: "opened",
         };
         let problems = vec!["one\nhelp: two".to_owned()];
-        let finding =
-            Finding { name: "shop".to_owned(), ok: false, accesses: vec![key, reference], problems };
+        let leaks = vec![Leak { object: "ConfigMap a".to_owned(), path: "data.b".to_owned() }];
+        let accesses = vec![key, reference];
+        let finding = Finding { name: "shop".to_owned(), ok: false, accesses, problems, leaks };
         Findings { ok: false, renders: vec![finding] }
     }
 
     #[test]
     fn lines_name_each_key_and_reference_with_its_result() {
         let expected = "opened   age  age1x  b.yaml\ndenied   ref+sops:///a.yaml\n\
-                        problem  one\n         help: two\nshop: it would fail\n";
+                        problem  one\n         help: two\nleaks    ConfigMap a: data.b\nshop: it would fail\n";
         assert_eq!(findings().text(Terminal::of(&Environment::default())), expected);
     }
 

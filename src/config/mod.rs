@@ -42,7 +42,9 @@ Examples:
 const CHECK_EXAMPLES: &str = "\
 Examples:
   strongroom check shop ./charts/shop -f values.yaml -f secrets.yaml
-  strongroom check --application app.yaml -o json";
+  strongroom check --application app.yaml -o json
+
+Exit codes: 0 all is well, 1 it would fail, 3 it would work, and opened values stand outside of Secrets.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -75,7 +77,8 @@ pub enum Command {
     Health(Socket),
     /// Render a chart, or an Argo CD Application, from a terminal. Secrets are masked.
     Template(Box<Template>),
-    /// Say which keys and references a chart or an Application needs, and whether all can be opened here.
+    /// Say which keys and references a chart or an Application needs, whether all can be opened here, and where what was
+    /// opened would stand outside of Secrets.
     ///
     /// Opens everything, renders, and prints no secret. Ends with 1 where anything fails.
     Check(Box<Check>),

@@ -273,7 +273,8 @@ impl Search<'_> {
     }
 }
 
-fn push_key(path: &mut String, key: &str) {
+/// Puts one more key behind a path: `data["a.b"]`.
+pub(super) fn push_key(path: &mut String, key: &str) {
     let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if plain && !key.is_empty() {
         if !path.is_empty() {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod defaults;
 pub mod explain;
 pub mod helm;
+pub mod leaks;
 pub mod manifests;
 pub mod mask;
 pub mod output;
