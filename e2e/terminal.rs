@@ -109,6 +109,14 @@ fn colours_are_for_terminals_that_are_not_told_otherwise() {
 }
 
 #[test]
+fn a_reader_that_has_read_enough_is_no_failure_to_tell() {
+    // More than a pipe holds.
+    let command = format!("'{}' version --licences | head -n 1", program().display());
+    let output = Run::new(on_path("bash")).env("PATH", "/usr/bin:/bin").args(["-c", &command]).output();
+    assert_eq!(output.everything(), "The licences of what is linked into this program.\n");
+}
+
+#[test]
 fn bash_completes_commands_and_flags() {
     let complete = |line: &str| {
         let words = line.split(' ').count();

@@ -41,6 +41,8 @@ fn print(output: &Secret<Vec<u8>>) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(output.expose()).and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has read enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(error) => complain(&Failure::internal(error)),
     }
 }
