@@ -80,7 +80,7 @@ pub enum Command {
     /// Say which keys and references a chart or an Application needs, whether all can be opened here, and where what was
     /// opened would stand outside of Secrets.
     ///
-    /// Opens everything, renders, and prints no secret. Ends with 1 where anything fails.
+    /// Opens everything, renders, and prints no secret.
     Check(Box<Check>),
     /// Say where each final value of a chart or an Application comes from. Secrets are masked.
     ///
