@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::MARKER;
-use support::differential::{Bench, assert_flat, assert_same, json_cases, yaml_cases};
+use support::differential::{Bench, Sealer, assert_flat, assert_same, json_cases, yaml_cases};
 use support::documents::{binary, dotenv, ini};
 use support::process::Run;
 use support::product::{generate_with, shipped};
@@ -72,11 +72,13 @@ fn random_sops_files_of_many_seeds_open_to_what_was_sealed() {
     let bench = Bench::new();
     for round in 0..SEEDS {
         let seed = round * 1_000;
-        assert_same(&yaml_cases(&bench, seed, 24));
-        assert_same(&json_cases(&bench, seed, 24));
-        assert_flat(&bench, seed, 24, "env", |dice| dotenv(dice).into_bytes());
-        assert_flat(&bench, seed, 24, "ini", |dice| ini(dice).into_bytes());
-        assert_flat(&bench, seed, 24, "enc", binary);
+        for sealer in [Sealer::Sops, Sealer::Product] {
+            assert_same(&yaml_cases(&bench, sealer, seed, 24));
+            assert_same(&json_cases(&bench, sealer, seed, 24));
+            assert_flat(&bench, sealer, seed, 24, "env", |dice| dotenv(dice).into_bytes());
+            assert_flat(&bench, sealer, seed, 24, "ini", |dice| ini(dice).into_bytes());
+            assert_flat(&bench, sealer, seed, 24, "enc", binary);
+        }
         eprintln!("seed {seed} is done");
     }
 }

@@ -17,12 +17,14 @@ use crate::render::Renderer;
 use crate::render::helm::HelmCli;
 use crate::render::values::Opener;
 use crate::secret::Secret;
+use crate::sops::keys::age::AgeRecipients;
 use crate::sops::keys::azure::AzureKeyVault;
-use crate::sops::keys::folder::LocalKeys;
+use crate::sops::keys::folder::{self, LocalKeys};
 use crate::sops::keys::gcp::GcpKms;
 use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::kms::Kms;
 use crate::sops::keys::transit::Transit;
+use crate::sops::keys::wrap::Wrappers;
 use crate::sops::keys::{KeyUnwrap, Keyring};
 use crate::sops::open::OpenOptions;
 use crate::vault::{Settings, Vault};
@@ -122,6 +124,12 @@ pub(super) fn renderer(
         }),
         timeout: operator.timeout,
     })
+}
+
+/// Everything that seals data keys.
+pub(super) fn wrappers(operator: &Operator, environment: &Environment) -> Wrappers {
+    let pgp = folder::recipients_of(&operator.keys_dir, Gpg::find(environment));
+    Wrappers::new(vec![Arc::new(AgeRecipients), Arc::new(pgp)])
 }
 
 fn policy(operator: &Operator, trust: Trust) -> Result<AllowList, AssemblyError> {

@@ -3,8 +3,10 @@
 mod assembly;
 mod check;
 mod docs;
+mod encrypt;
 mod environ;
 mod explain;
+mod files;
 mod generate;
 mod open;
 mod serve;
@@ -151,6 +153,7 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
             terminal.watch(&observer, explain::run(&args, &renderer, &observer, terminal)).await
         }
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
+        Command::Encrypt(args) => encrypt::run(&args, &assembly::wrappers(&operator, &environment)).await,
         Command::Resolve(args) => {
             let renderer = renderer(Trust::Person)?;
             terminal.watch(&observer, open::resolve(&args, &renderer)).await

@@ -5,6 +5,7 @@
 #![allow(clippy::doc_markdown, reason = "the docs of arguments are what --help prints")]
 
 pub mod application;
+pub mod authoring;
 pub mod operator;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use clap_complete::Shell;
 
 use crate::sops::file::FileFormat;
 
+pub use authoring::Encrypt;
 pub use operator::Operator;
 
 const EXAMPLES: &str = "\
@@ -32,6 +34,7 @@ Examples:
 
   # What a file or a reference opens to
   strongroom decrypt secrets.yaml
+  strongroom encrypt -i secrets.yaml
   strongroom get 'ref+awssecrets://team/db#/password'
   strongroom resolve -f values.yaml
 
@@ -89,6 +92,11 @@ pub enum Command {
     Explain(Box<Explain>),
     /// Print what a SOPS file opens to.
     Decrypt(Decrypt),
+    /// Encrypt a file, so that Strongroom and sops open it.
+    ///
+    /// Values and comments are encrypted where they stand; order, style and everything else stays. The keys are those that are
+    /// named here, else those of the first rule of .sops.yaml that matches the file's name.
+    Encrypt(Box<Encrypt>),
     /// Print YAML or JSON with its references resolved.
     Resolve(Resolve),
     /// Print what one reference resolves to.

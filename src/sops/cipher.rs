@@ -1,9 +1,12 @@
 //! One encrypted value: `ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]`, AES-256-GCM with the path as associated data.
 //!
 //! sops takes a nonce of 32 bytes; 12 and 16 are accepted as sops accepts them. What a value decrypts to is
-//! typed here and nowhere else.
+//! typed here and nowhere else. A cipher that opened a file seals what it saw there as it was sealed before, so that a
+//! change of one value changes no other line.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 
 use aes_gcm::aead::consts::{U12, U16, U32};
 use aes_gcm::aead::generic_array::{ArrayLength, GenericArray};
@@ -13,6 +16,8 @@ use aes_gcm::{AesGcm, Tag};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest, Sha256};
 
 use super::keys::DataKey;
 use crate::document::scalar::{self, Scalar};
@@ -72,15 +77,47 @@ impl Opened {
             Self::Comment(_) => Cow::Borrowed(&[]),
         }
     }
+
+    /// The type, as sops spells it.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "str",
+            Self::Int(_) => "int",
+            Self::Float(_) => "float",
+            Self::Bool(_) => "bool",
+            Self::Time(_) => "time",
+            Self::Comment(_) => "comment",
+        }
+    }
+
+    /// The bytes that are encrypted.
+    fn content(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Comment(text) => Cow::Borrowed(text.expose().as_bytes()),
+            _ => self.bytes(),
+        }
+    }
 }
 
-/// Opens the values of one file.
-pub struct Cipher(Aes256);
+/// Opens and seals the values of one file.
+pub struct Cipher {
+    aes: Aes256,
+    /// What was opened, by a digest of path, type and content.
+    seen: Option<RefCell<Seen>>,
+}
+
+type Seen = HashMap<[u8; 32], VecDeque<String>>;
 
 impl Cipher {
     /// With the data key of the file, which has 32 bytes.
     pub fn new(key: &DataKey) -> Result<Self, CipherError> {
-        Aes256::new_from_slice(key.expose()).map(Self).map_err(|_| CipherError::Key)
+        let aes = Aes256::new_from_slice(key.expose()).map_err(|_| CipherError::Key)?;
+        Ok(Self { aes, seen: None })
+    }
+
+    /// As [`Self::new`], and what it opens it seals again to the same text.
+    pub fn remembering(key: &DataKey) -> Result<Self, CipherError> {
+        Ok(Self { seen: Some(RefCell::default()), ..Self::new(key)? })
     }
 
     /// Opens `value`, which stands at `path`: the keys that lead to it, each with a `:` behind it.
@@ -90,7 +127,33 @@ impl Cipher {
         }
         let sealed = Sealed::parse(value).ok_or(CipherError::Grammar)?;
         let data = self.decrypt(&sealed, path.as_bytes())?;
-        typed(data, sealed.kind)
+        let opened = typed(data, sealed.kind)?;
+        if let Some(seen) = &self.seen {
+            seen.borrow_mut().entry(digest(&opened, path)).or_default().push_back(value.to_owned());
+        }
+        Ok(opened)
+    }
+
+    /// Seals `plaintext`, to stand at `path`.
+    pub fn seal(&self, plaintext: &Opened, path: &str) -> Result<String, CipherError> {
+        let seen = self.seen.as_ref().and_then(|seen| {
+            let mut seen = seen.borrow_mut();
+            let values = seen.get_mut(&digest(plaintext, path))?;
+            // Equal items of a list have one path: each gets its own back, and new ones that of the last.
+            if values.len() > 1 { values.pop_front() } else { values.front().cloned() }
+        });
+        seen.map_or_else(|| self.encrypt(plaintext, path), Ok)
+    }
+
+    fn encrypt(&self, plaintext: &Opened, path: &str) -> Result<String, CipherError> {
+        let mut nonce = GenericArray::<u8, U32>::default();
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| CipherError::Random)?;
+        let mut data = Secret::new(plaintext.content().into_owned());
+        let tag = AesGcm::<Aes256, U32>::from(self.aes.clone())
+            .encrypt_in_place_detached(&nonce, path.as_bytes(), data.expose_mut())
+            .map_err(|_| CipherError::Large)?;
+        let [data, nonce, tag] = [data.expose(), &nonce[..], &tag].map(|bytes| BASE64_STANDARD.encode(bytes));
+        Ok(format!("{PREFIX}data:{data},iv:{nonce},tag:{tag},type:{}]", plaintext.kind()))
     }
 
     fn decrypt(&self, sealed: &Sealed<'_>, path: &[u8]) -> Result<Secret<Vec<u8>>, CipherError> {
@@ -114,7 +177,7 @@ impl Cipher {
         mut data: Secret<Vec<u8>>,
         tag: &[u8],
     ) -> Result<Secret<Vec<u8>>, CipherError> {
-        AesGcm::<Aes256, N>::from(self.0.clone())
+        AesGcm::<Aes256, N>::from(self.aes.clone())
             .decrypt_in_place_detached(
                 GenericArray::from_slice(nonce),
                 path,
@@ -124,6 +187,17 @@ impl Cipher {
             .map_err(|_| CipherError::Tag)?;
         Ok(data)
     }
+}
+
+fn digest(plaintext: &Opened, path: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [plaintext.kind().as_bytes(), path.as_bytes()] {
+        hash.update(part);
+        // No path and no type holds it.
+        hash.update([0]);
+    }
+    hash.update(plaintext.content());
+    hash.finalize().into()
 }
 
 struct Sealed<'v> {
@@ -216,6 +290,12 @@ pub enum CipherError {
     /// The tag does not fit.
     #[error("it was changed, moved to another key or encrypted with another data key")]
     Tag,
+    /// More than AES-GCM takes.
+    #[error("it is too large to be encrypted")]
+    Large,
+    /// The system gives no random bytes.
+    #[error("the system has no random bytes")]
+    Random,
     /// A type that is not known.
     #[error("its type is not one that sops writes")]
     Kind,
@@ -230,7 +310,6 @@ pub enum CipherError {
 #[cfg(test)]
 pub(super) mod tests {
     use aes_gcm::aead::AeadCore;
-    use base64::prelude::BASE64_STANDARD;
 
     use super::*;
 
@@ -284,6 +363,38 @@ pub(super) mod tests {
             assert_eq!(&*opened.bytes(), hashed.as_bytes());
         }
         assert_eq!(open("", "a:").unwrap(), Opened::Text(Secret::default()));
+    }
+
+    #[test]
+    fn what_is_sealed_opens_and_what_was_seen_is_sealed_to_the_same_text() {
+        let remembering = Cipher::remembering(&key()).unwrap();
+        for plaintext in [
+            Opened::Text(Secret::new(b"STRONGROOM-MARKER".to_vec())),
+            Opened::Int(-5),
+            Opened::Float(1e21),
+            Opened::Bool(true),
+            Opened::Time("2020-01-02T00:00:00Z".to_owned()),
+            Opened::Comment(Secret::new(" c".to_owned())),
+        ] {
+            let sealed = Cipher::new(&key()).unwrap().seal(&plaintext, "a:").unwrap();
+            assert_eq!(open(&sealed, "a:").unwrap(), plaintext);
+            assert_eq!(remembering.open(&sealed, "a:").unwrap(), plaintext);
+            assert_eq!(remembering.seal(&plaintext, "a:").unwrap(), sealed);
+            assert_ne!(remembering.seal(&plaintext, "b:").unwrap(), sealed);
+        }
+    }
+
+    #[test]
+    fn equal_items_of_a_list_keep_their_own_ciphertexts() {
+        let (text, plain) = (Opened::Int(1), Cipher::new(&key()).unwrap());
+        let [first, second] = [plain.seal(&text, "l:").unwrap(), plain.seal(&text, "l:").unwrap()];
+        assert_ne!(first, second);
+        let cipher = Cipher::remembering(&key()).unwrap();
+        for sealed in [&first, &second] {
+            cipher.open(sealed, "l:").unwrap();
+        }
+        let again: Vec<_> = (0..3).map(|_| cipher.seal(&text, "l:").unwrap()).collect();
+        assert_eq!(again, [first, second.clone(), second]);
     }
 
     #[test]

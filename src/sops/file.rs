@@ -1,5 +1,6 @@
 //! A SOPS file of any format: which one it is, and opening it.
 
+use super::cipher::Cipher;
 use super::flat::{Flat, FlatFile};
 use super::keys::Keyring;
 use super::open::{OpenOptions, SealedFile, SopsError, unseal};
@@ -112,7 +113,8 @@ pub async fn open(
         }
         FileFormat::Binary => {
             let file = SealedFile::read(text, Format::Json)?;
-            let content = file.open_binary(&unseal(&file.metadata, keyring, scope).await?, options)?;
+            let key = unseal(&file.metadata, keyring, scope).await?;
+            let content = file.open_binary(&Cipher::new(&key)?, options)?;
             let leaves = std::str::from_utf8(content.expose()).map(|text| Secret::new(text.to_owned()));
             Ok(OpenedFile { leaves: leaves.into_iter().collect(), content, data: None })
         }

@@ -49,7 +49,7 @@ pub(super) struct Leaf<'t> {
 
 impl Leaf<'_> {
     /// The keys that lead to it, each with a `:` behind it.
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         let keys = self.section.into_iter().chain(self.key.as_deref());
         let path: String = keys.flat_map(|key| [key, ":"]).collect();
         if path.is_empty() { ":".to_owned() } else { path }
@@ -69,6 +69,8 @@ pub(super) struct Parsed<'t> {
     pub(super) metadata: Vec<(&'t str, String)>,
     /// Where the metadata stands.
     pub(super) cuts: Vec<Range<usize>>,
+    /// Comments behind values, each with the index of the value's leaf. sops moves them above the key.
+    pub(super) behind: Vec<(usize, Range<usize>)>,
 }
 
 /// A file with metadata, before its key is known.
@@ -112,14 +114,18 @@ impl<'t> FlatFile<'t> {
 
     /// Decrypts every value with the data key and verifies the MAC.
     pub fn open(&self, key: &DataKey, options: OpenOptions) -> Result<OpenedFlat, SopsError> {
-        self.decrypt(key, options).map_err(|error| newer(&self.metadata.version, error))
+        self.open_by(&Cipher::new(key)?, options)
     }
 
-    fn decrypt(&self, key: &DataKey, options: OpenOptions) -> Result<OpenedFlat, SopsError> {
-        let cipher = Cipher::new(key)?;
+    /// As [`Self::open`], by a cipher that may remember what it opens.
+    pub fn open_by(&self, cipher: &Cipher, options: OpenOptions) -> Result<OpenedFlat, SopsError> {
+        self.decrypt(cipher, options).map_err(|error| newer(&self.metadata.version, error))
+    }
+
+    fn decrypt(&self, cipher: &Cipher, options: OpenOptions) -> Result<OpenedFlat, SopsError> {
         let mut walk = Walk {
             file: self,
-            cipher: &cipher,
+            cipher,
             mac: Mac::new(self.metadata.mac_only_encrypted),
             edits: Edits::default(),
             leaves: Vec::new(),
@@ -130,7 +136,7 @@ impl<'t> FlatFile<'t> {
             let opened = walk.leaf(leaf);
             opened.map_err(|reason| self.error(leaf, reason))?;
         }
-        verify(&self.metadata, &cipher, walk.mac, options)?;
+        verify(&self.metadata, cipher, walk.mac, options)?;
         for cut in &self.cuts {
             walk.edits.cut(cut.clone());
         }

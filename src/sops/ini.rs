@@ -145,7 +145,11 @@ impl<'t> Reader<'t> {
         if let Some(first) = line.strip_suffix('\\') {
             return self.continued(at, first);
         }
-        let value = line.find(['#', ';']).map_or(line, |comment| line[..comment].trim_end());
+        let comment = line.find(['#', ';']);
+        if let Some(start) = comment.filter(|_| self.section != METADATA) {
+            self.parsed.behind.push((self.parsed.leaves.len(), at + start..at + line.len()));
+        }
+        let value = comment.map_or(line, |comment| line[..comment].trim_end());
         (at..at + value.len(), unquoted(value).to_owned())
     }
 
@@ -253,6 +257,8 @@ mod tests {
             ("t", Some("e"), "", ""),
         ];
         assert_eq!(leaves, expected);
+        let behind: Vec<_> = parsed.behind.iter().map(|(leaf, span)| (*leaf, &text[span.clone()])).collect();
+        assert_eq!(behind, [(0, "; c")]);
         assert_eq!(parsed.metadata, [("x", "a\nb".to_owned())]);
         assert_eq!(&text[parsed.cuts[0].clone()], "[sops]\nx = a\\nb\n");
     }

@@ -35,9 +35,11 @@ impl Mac {
 
     /// Whether it is the one that the file states, in hex.
     pub(super) fn is(self, stated: &[u8]) -> bool {
-        let digit = |digit: u8| if digit < 10 { b'0' + digit } else { b'A' + digit - 10 };
-        let hash = self.hash.finalize();
-        let computed: Vec<u8> = hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-        computed.eq_ignore_ascii_case(stated)
+        self.hex().as_bytes().eq_ignore_ascii_case(stated)
+    }
+
+    /// As a file states it.
+    pub(super) fn hex(self) -> String {
+        self.hash.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
     }
 }

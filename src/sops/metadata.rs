@@ -7,7 +7,7 @@ use crate::document::scalar::{self, Scalar};
 use crate::document::{Kind, Node};
 
 use super::keys::SealedKey;
-use super::rules::{Rule, go_regex};
+use super::rules::{Rule, Stated};
 
 /// What a file says about how it is encrypted.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Metadata {
     pub mac_only_encrypted: bool,
     /// Which values are encrypted.
     pub rule: Rule,
+    /// The same as the file says it.
+    pub stated: Option<Stated>,
     /// Of the sops that wrote the file; empty where it did not say.
     pub version: String,
 }
@@ -54,6 +56,7 @@ impl Metadata {
             None => None,
             Some(text) => Some(count(text).ok_or_else(|| block.invalid("shamir_threshold", "a number"))?),
         };
+        let stated = stated_rule(&block)?;
         Ok(Self {
             groups: groups(&block)?,
             threshold: threshold.filter(|threshold| *threshold > 0),
@@ -62,7 +65,8 @@ impl Metadata {
             mac_only_encrypted: block
                 .text("mac_only_encrypted")
                 .is_some_and(|text| text.eq_ignore_ascii_case("true")),
-            rule: rule(&block)?,
+            rule: stated.clone().unwrap_or_else(Stated::usual).rule(),
+            stated,
             version: block.text("version").unwrap_or_default().to_owned(),
         })
     }
@@ -121,27 +125,15 @@ fn no_keys(block: &Entry<'_>) -> MetadataError {
     }
 }
 
-/// Makes a rule of the text of its field.
-type ReadRule = fn(&str) -> Rule;
-
-fn rule(block: &Entry<'_>) -> Result<Rule, MetadataError> {
-    const NAMES: [(&str, ReadRule); 6] = [
-        ("unencrypted_suffix", |text| Rule::UnencryptedSuffix(text.to_owned())),
-        ("encrypted_suffix", |text| Rule::EncryptedSuffix(text.to_owned())),
-        ("unencrypted_regex", |text| Rule::UnencryptedRegex(go_regex(text))),
-        ("encrypted_regex", |text| Rule::EncryptedRegex(go_regex(text))),
-        ("unencrypted_comment_regex", |_| Rule::ByComment),
-        ("encrypted_comment_regex", |_| Rule::ByComment),
-    ];
-    let stated = NAMES.iter().filter_map(|(name, rule)| {
-        let text = block.text(name).filter(|text| !text.is_empty())?;
-        Some((*name, rule(text)))
+fn stated_rule(block: &Entry<'_>) -> Result<Option<Stated>, MetadataError> {
+    let stated = Stated::FIELDS.into_iter().filter_map(|field| {
+        let text = block.text(field).filter(|text| !text.is_empty())?;
+        Some(Stated { field, text: text.to_owned() })
     });
     let mut stated: Vec<_> = stated.collect();
     match stated.as_slice() {
-        [] => Ok(Rule::default_suffix()),
-        [_] => Ok(stated.remove(0).1),
-        [(first, _), (second, _), ..] => Err(MetadataError::Rules { first, second }),
+        [first, second, ..] => Err(MetadataError::Rules { first: first.field, second: second.field }),
+        _ => Ok(stated.pop()),
     }
 }
 

@@ -1,9 +1,10 @@
 //! SOPS files: metadata, tree walk, MAC, and the keys that open them.
 //!
 //! [`open::SealedFile`] is the way into YAML and JSON, [`mod@file`] into a file of any format. It refuses a file whose values or MAC do not prove what the metadata says, and never
-//! writes anything. Follows the file format of sops 3; `0.x` is refused, as sops refuses it.
+//! writes anything. [`seal`] is the way back. Follows the file format of sops 3; `0.x` is refused, as sops refuses it.
 
 pub mod cipher;
+pub mod creation;
 mod cut;
 mod dotenv;
 pub mod file;
@@ -14,6 +15,7 @@ mod mac;
 pub mod metadata;
 pub mod open;
 pub mod rules;
+pub mod seal;
 pub mod shamir;
 #[cfg(test)]
 mod tampering;

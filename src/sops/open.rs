@@ -82,27 +82,31 @@ impl<'t> SealedFile<'t> {
 
     /// Decrypts every value with the data key and verifies the MAC.
     pub fn open(&self, key: &DataKey, options: OpenOptions) -> Result<Opened, SopsError> {
-        self.decrypt(key, options).map_err(|error| newer(&self.metadata.version, error))
+        self.open_by(&Cipher::new(key)?, options)
+    }
+
+    /// As [`Self::open`], by a cipher that may remember what it opens.
+    pub fn open_by(&self, cipher: &Cipher, options: OpenOptions) -> Result<Opened, SopsError> {
+        self.decrypt(cipher, options).map_err(|error| newer(&self.metadata.version, error))
     }
 
     /// The content of a file that sops took for binary: what is sealed under `data`, be it text or not.
-    pub fn open_binary(&self, key: &DataKey, options: OpenOptions) -> Result<Secret<Vec<u8>>, SopsError> {
-        self.decrypt_binary(key, options).map_err(|error| newer(&self.metadata.version, error))
+    pub fn open_binary(&self, cipher: &Cipher, options: OpenOptions) -> Result<Secret<Vec<u8>>, SopsError> {
+        self.decrypt_binary(cipher, options).map_err(|error| newer(&self.metadata.version, error))
     }
 
-    fn decrypt_binary(&self, key: &DataKey, options: OpenOptions) -> Result<Secret<Vec<u8>>, SopsError> {
-        let cipher = Cipher::new(key)?;
+    fn decrypt_binary(&self, cipher: &Cipher, options: OpenOptions) -> Result<Secret<Vec<u8>>, SopsError> {
         let node = self.stream.documents.first().and_then(|root| root.at("data")).ok_or(SopsError::NoData)?;
         let value = node.text().ok_or(SopsError::NoData)?;
         let (rule, mut mac) = (&self.metadata.rule, Mac::new(self.metadata.mac_only_encrypted));
         let reach = rule.below(Reach::default(), "data");
-        let opened = flat::value(&cipher, rule, reach, value, "data:", &mut mac);
+        let opened = flat::value(cipher, rule, reach, value, "data:", &mut mac);
         let opened = opened.map_err(|reason| SopsError::Value {
             line: Position::of(self.text, node.span.start).line,
             path: "data".to_owned(),
             reason,
         })?;
-        verify(&self.metadata, &cipher, mac, options)?;
+        verify(&self.metadata, cipher, mac, options)?;
         Ok(match opened {
             Some(Plaintext::Text(content)) => content,
             Some(other) => Secret::new(other.bytes().into_owned()),
@@ -110,16 +114,15 @@ impl<'t> SealedFile<'t> {
         })
     }
 
-    fn decrypt(&self, key: &DataKey, options: OpenOptions) -> Result<Opened, SopsError> {
-        let cipher = Cipher::new(key)?;
+    fn decrypt(&self, cipher: &Cipher, options: OpenOptions) -> Result<Opened, SopsError> {
         let anchors = self.stream.anchors();
         let blocks = cut::blocks(self.text, &self.stream);
-        let mut walk = Walk::new(self.text, &self.stream, &self.metadata, &cipher, &anchors, &blocks);
+        let mut walk = Walk::new(self.text, &self.stream, &self.metadata, cipher, &anchors, &blocks);
         for document in &self.stream.documents {
             walk.document(document)?;
         }
         let (mut edits, leaves, mac) = walk.finish();
-        verify(&self.metadata, &cipher, mac, options)?;
+        verify(&self.metadata, cipher, mac, options)?;
         for block in blocks {
             edits.replace_span(block.span, Secret::new(block.instead.to_owned()));
         }

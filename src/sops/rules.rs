@@ -5,6 +5,82 @@
 
 use regex::Regex;
 
+/// A rule as metadata and `.sops.yaml` state it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stated {
+    /// One of [`Self::FIELDS`].
+    pub field: &'static str,
+    /// Suffix or regular expression.
+    pub text: String,
+}
+
+impl Stated {
+    /// The fields that state a rule; a file has one of them.
+    pub const FIELDS: [&str; 6] = [
+        "unencrypted_suffix",
+        "encrypted_suffix",
+        "unencrypted_regex",
+        "encrypted_regex",
+        "unencrypted_comment_regex",
+        "encrypted_comment_regex",
+    ];
+
+    /// That of a file whose author names none.
+    pub fn usual() -> Self {
+        Self { field: "unencrypted_suffix", text: "_unencrypted".to_owned() }
+    }
+
+    /// What it means for the keys on the way to a value.
+    pub fn rule(&self) -> Rule {
+        match self.field {
+            "unencrypted_suffix" => Rule::UnencryptedSuffix(self.text.clone()),
+            "encrypted_suffix" => Rule::EncryptedSuffix(self.text.clone()),
+            "unencrypted_regex" => Rule::UnencryptedRegex(go_regex(&self.text)),
+            "encrypted_regex" => Rule::EncryptedRegex(go_regex(&self.text)),
+            _ => Rule::ByComment,
+        }
+    }
+
+    /// What it means for the comments before a value, where it is about them.
+    pub fn comments(&self) -> Option<CommentRule> {
+        let encrypts = match self.field {
+            "encrypted_comment_regex" => true,
+            "unencrypted_comment_regex" => false,
+            _ => return None,
+        };
+        Some(CommentRule { encrypts, regex: go_regex(&self.text) })
+    }
+}
+
+/// Comments decide: one that matches reaches to the end of the value that follows it.
+#[derive(Clone, Debug)]
+pub struct CommentRule {
+    /// What matches is encrypted, else it is what stays plain.
+    pub encrypts: bool,
+    regex: Option<Regex>,
+}
+
+impl CommentRule {
+    /// Whether a value or comment is encrypted, given the comments before it since the last value, in each collection
+    /// around it. A comment is the last of them itself.
+    pub fn covers(&self, active: &[Vec<&str>], is_comment: bool) -> bool {
+        let own = usize::from(is_comment && self.encrypts);
+        let (last, outer) = active.split_last().map_or((&[][..], active), |(last, outer)| (&last[..], outer));
+        let mut before = outer.iter().flatten().chain(&last[..last.len().saturating_sub(own)]);
+        before.any(|comment| self.matches(comment)) == self.encrypts
+    }
+
+    /// Whether an encrypted comment would be taken for one that says to leave a value plain.
+    pub fn is_fooled_by(&self, sealed: &str) -> bool {
+        !self.encrypts && self.matches(sealed)
+    }
+
+    /// Whether it speaks of this comment.
+    pub fn matches(&self, comment: &str) -> bool {
+        self.regex.as_ref().is_some_and(|regex| regex.is_match(comment))
+    }
+}
+
 /// The rule of one file.
 #[derive(Clone, Debug)]
 pub enum Rule {
@@ -27,11 +103,6 @@ pub struct Reach {
 }
 
 impl Rule {
-    /// The rule of a file that names none.
-    pub fn default_suffix() -> Self {
-        Self::UnencryptedSuffix("_unencrypted".to_owned())
-    }
-
     /// The reach one key further down.
     pub fn below(&self, reach: Reach, key: &str) -> Reach {
         let matched = reach.matched
@@ -177,12 +248,32 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_decides_for_what_follows_it_but_not_for_itself_where_it_says_to_encrypt() {
+        let rule = |field| Stated { field, text: "secret".to_owned() }.comments().unwrap();
+        let (encrypts, keeps) = (rule("encrypted_comment_regex"), rule("unencrypted_comment_regex"));
+        let table: [(&[&[&str]], bool, bool, bool); 7] = [
+            (&[], false, false, true),
+            (&[&[" note"]], false, false, true),
+            (&[&[" secret"]], false, true, false),
+            (&[&[" secret"], &[]], false, true, false),
+            (&[&[" secret"]], true, false, false),
+            (&[&[" secret", " note"]], true, true, false),
+            (&[&[" secret"], &[" note"]], true, true, false),
+        ];
+        for (active, is_comment, encrypted, kept) in table {
+            let active: Vec<_> = active.iter().map(|level| level.to_vec()).collect();
+            assert_eq!(encrypts.covers(&active, is_comment), encrypted, "{active:?}");
+            assert_eq!(keeps.covers(&active, is_comment), kept, "{active:?}");
+        }
+    }
+
+    #[test]
     fn one_key_on_the_way_decides_for_all_below() {
         let regex = || go_regex("^data$");
         let suffix = || "_x".to_owned();
         let table = [
-            (Rule::default_suffix(), vec!["a"], true),
-            (Rule::default_suffix(), vec!["a_unencrypted", "b"], false),
+            (Stated::usual().rule(), vec!["a"], true),
+            (Stated::usual().rule(), vec!["a_unencrypted", "b"], false),
             (Rule::UnencryptedSuffix(suffix()), vec!["a", "b_x"], false),
             (Rule::EncryptedSuffix(suffix()), vec!["a_x", "b"], true),
             (Rule::EncryptedSuffix(suffix()), vec!["a"], false),

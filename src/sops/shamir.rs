@@ -29,6 +29,23 @@ pub fn combine(shares: &[DataKey]) -> Result<DataKey, ShamirError> {
     Ok(secret)
 }
 
+/// Makes `shares` shares of which any `threshold` give the secret. Both are 2 to 255.
+pub fn split(secret: &DataKey, shares: usize, threshold: usize) -> Result<Vec<DataKey>, ShamirError> {
+    let count = u8::try_from(shares).map_err(|_| ShamirError::TooMany)?;
+    if threshold < 2 || threshold > shares {
+        return Err(ShamirError::Threshold);
+    }
+    // For every byte a polynomial: the byte itself, and random coefficients.
+    let mut coefficients = Secret::new(vec![0; secret.expose().len() * (threshold - 1)]);
+    aws_lc_rs::rand::fill(coefficients.expose_mut()).map_err(|_| ShamirError::Random)?;
+    let share = |x: u8| {
+        let bytes = secret.expose().iter().zip(coefficients.expose().chunks(threshold - 1));
+        let ys = bytes.map(|(byte, above)| above.iter().fold(0, |y, a| multiply(y ^ a, x)) ^ byte);
+        Secret::new(ys.chain([x]).collect())
+    };
+    Ok((1..=count).map(share).collect())
+}
+
 /// The Lagrange coefficient of `x` at 0.
 fn weight(x: u8, xs: &[u8]) -> u8 {
     let others = xs.iter().filter(|other| **other != x);
@@ -59,6 +76,15 @@ pub enum ShamirError {
     /// Or too short to be shares.
     #[error("shares of the data key differ in length")]
     Lengths,
+    /// `x` is one byte.
+    #[error("a data key has no more than 255 shares")]
+    TooMany,
+    /// One share would be the secret, or no number of them.
+    #[error("the threshold must be 2 at least and no more than there are key groups")]
+    Threshold,
+    /// The system gives no random bytes.
+    #[error("the system has no random bytes")]
+    Random,
     /// The same share twice, or one that cannot be.
     #[error("a share of the data key is repeated or broken")]
     Repeated,
@@ -116,6 +142,25 @@ pub(super) mod tests {
         ];
         for (shares, expected) in table {
             assert_eq!(combine(&shares), Err(expected));
+        }
+    }
+
+    #[test]
+    fn any_threshold_of_the_shares_gives_the_secret_and_fewer_do_not() {
+        let secret = Secret::new(b"STRONGROOM-MARKER-0123456789abcd".to_vec());
+        let shares = split(&secret, 4, 3).unwrap();
+        assert_eq!(shares.len(), 4);
+        for left_out in 0..4 {
+            let mut some = shares.clone();
+            some.remove(left_out);
+            assert_eq!(combine(&some).unwrap(), secret);
+            some.pop();
+            assert_ne!(combine(&some).unwrap(), secret);
+        }
+        for (count, threshold, expected) in
+            [(2, 1, ShamirError::Threshold), (2, 3, ShamirError::Threshold), (256, 2, ShamirError::TooMany)]
+        {
+            assert_eq!(split(&secret, count, threshold), Err(expected));
         }
     }
 

@@ -261,8 +261,8 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         if !self.rule.covers(reach, value) {
-            let bytes = self.plain(&kind, value).map_err(|reason| self.error(node, reason))?;
-            self.mac.take(&bytes, false);
+            let plain = plaintext(&kind, value, self.format).map_err(|reason| self.error(node, reason))?;
+            self.mac.take(&plain.bytes(), false);
             return Ok(None);
         }
         if kind != Scalar::Str || !(value.is_empty() || is_sealed(value)) {
@@ -283,27 +283,6 @@ impl<'a> Walk<'a> {
             self.replace(node, opened)?;
         }
         Ok(None)
-    }
-
-    /// The bytes of a value in plain text that the MAC is made of.
-    fn plain(&self, kind: &Scalar, value: &str) -> Result<Vec<u8>, ValueError> {
-        let opened = match kind {
-            Scalar::Int(value) => Opened::Int(*value),
-            Scalar::Float(value) => Opened::Float(*value),
-            #[expect(clippy::cast_precision_loss, reason = "Go converts the same way")]
-            Scalar::Uint(value) if self.format == Format::Json => Opened::Float(*value as f64),
-            Scalar::Uint(_) => return Err(ValueError::Large),
-            Scalar::Bool(value) => Opened::Bool(*value),
-            Scalar::Time(value) => Opened::Time(value.clone()),
-            Scalar::Null => return Ok(Vec::new()),
-            Scalar::Str => return Ok(value.as_bytes().to_vec()),
-            Scalar::Binary => {
-                let text: String = value.split_ascii_whitespace().collect();
-                return BASE64_STANDARD.decode(text).map_err(|_| ValueError::Tag);
-            }
-            Scalar::Mismatch => return Err(ValueError::Tag),
-        };
-        Ok(opened.bytes().into_owned())
     }
 
     fn replace(&mut self, node: &Node, opened: Opened) -> Result<(), SopsError> {
@@ -378,6 +357,25 @@ impl<'a> Walk<'a> {
         }
         SopsError::Value { line: Position::of(self.text, node.span.start).line, path, reason }
     }
+}
+
+/// What a scalar that is not null holds, as sops takes it into the MAC and encrypts it.
+pub(super) fn plaintext(kind: &Scalar, value: &str, format: Format) -> Result<Opened, ValueError> {
+    Ok(match kind {
+        Scalar::Int(value) => Opened::Int(*value),
+        Scalar::Float(value) => Opened::Float(*value),
+        #[expect(clippy::cast_precision_loss, reason = "Go converts the same way")]
+        Scalar::Uint(value) if format == Format::Json => Opened::Float(*value as f64),
+        Scalar::Uint(_) => return Err(ValueError::Large),
+        Scalar::Bool(value) => Opened::Bool(*value),
+        Scalar::Time(value) => Opened::Time(value.clone()),
+        Scalar::Str | Scalar::Null => Opened::Text(Secret::new(value.as_bytes().to_vec())),
+        Scalar::Binary => {
+            let text: String = value.split_ascii_whitespace().collect();
+            Opened::Text(Secret::new(BASE64_STANDARD.decode(text).map_err(|_| ValueError::Tag)?))
+        }
+        Scalar::Mismatch => return Err(ValueError::Tag),
+    })
 }
 
 fn comment_text<'t>(text: &'t str, span: &Range<usize>) -> &'t str {

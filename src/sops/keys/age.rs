@@ -4,16 +4,17 @@
 //! operator's when it is loaded; identities that need a plugin or a post-quantum key are refused with a reason.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::str::FromStr;
 
-use ::age::armor::ArmoredReader;
+use ::age::armor::{ArmoredReader, ArmoredWriter, Format};
 use ::age::secrecy::SecretString;
-use ::age::{DecryptError, Decryptor, Identity, scrypt, ssh, x25519};
+use ::age::{DecryptError, Decryptor, Encryptor, Identity, Recipient, scrypt, ssh, x25519};
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::fault::Class;
 use crate::secret::Secret;
+use crate::sops::keys::wrap::KeyWrap;
 use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 
 /// A sealed data key is under 1 KB; a file that says more is not one of sops.
@@ -139,6 +140,57 @@ impl fmt::Debug for AgeKeys {
     }
 }
 
+/// Seals to any age recipient, which needs no secret.
+#[derive(Debug)]
+pub struct AgeRecipients;
+
+impl KeyWrap for AgeRecipients {
+    fn wrap_key<'a>(
+        &'a self,
+        key: &'a SealedKey,
+        data_key: &'a DataKey,
+    ) -> BoxFuture<'a, Option<Result<String, UnwrapError>>> {
+        async move {
+            match key {
+                SealedKey::Age { recipient, .. } => Some(encrypt(recipient, data_key)),
+                _ => None,
+            }
+        }
+        .boxed()
+    }
+}
+
+fn encrypt(recipient: &str, data_key: &DataKey) -> Result<String, UnwrapError> {
+    let recipient = recipient_of(recipient.trim())?;
+    let failed = |_| UnwrapError::new(Class::Internal, "age does not seal to it");
+    let encryptor = Encryptor::with_recipients(std::iter::once(&*recipient)).expect("there is one recipient");
+    let mut armored = Vec::new();
+    let armor = ArmoredWriter::wrap_output(&mut armored, Format::AsciiArmor).map_err(failed)?;
+    let mut writer = encryptor.wrap_output(armor).map_err(failed)?;
+    writer.write_all(data_key.expose()).map_err(failed)?;
+    writer.finish().and_then(ArmoredWriter::finish).map_err(failed)?;
+    String::from_utf8(armored).map_err(|_| UnwrapError::new(Class::Internal, "age's armor is not text"))
+}
+
+fn recipient_of(text: &str) -> Result<Box<dyn Recipient>, UnwrapError> {
+    if text.starts_with("ssh-") {
+        let parsed = text.parse::<ssh::Recipient>().ok().map(|key| Box::new(key) as Box<dyn Recipient>);
+        return parsed
+            .ok_or_else(|| UnwrapError::new(Class::Invalid, "not an SSH public key that age can use"));
+    }
+    if let Ok(key) = text.parse::<x25519::Recipient>() {
+        return Ok(Box::new(key));
+    }
+    let reason = if text.starts_with("age1pq1") {
+        "post-quantum age recipients (age1pq1…) are not supported yet"
+    } else if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+        "it is a secret key\nhelp: encrypt to the recipient of it (age-keygen -y)"
+    } else {
+        "not an age recipient"
+    };
+    Err(UnwrapError::new(Class::Invalid, reason))
+}
+
 /// A recipient without the comment that an SSH public key may carry.
 fn normalise(recipient: &str) -> String {
     let words: Vec<_> = recipient.split_whitespace().take(2).collect();
@@ -244,6 +296,32 @@ mod tests {
             let outcome =
                 opened(&keys(), &format!("age-{name}.recipient"), &format!("age-{name}.sealed.txt"));
             assert_eq!(outcome.unwrap().unwrap(), DATA_KEY);
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_to_a_recipient_its_identity_opens() {
+        let data_key = Secret::new(DATA_KEY.as_bytes().to_vec());
+        let mut keys = keys();
+        keys.add_ssh_key(&fixture("ssh-ed25519.key")).unwrap();
+        keys.add_ssh_key(&fixture("ssh-rsa.key")).unwrap();
+        for name in ["age-one.recipient", "ssh-ed25519.key.pub", "ssh-rsa.key.pub"] {
+            let recipient = fixture(name);
+            let sealed = encrypt(&recipient, &data_key).unwrap();
+            assert_eq!(keys.open(&recipient, &sealed).unwrap().unwrap(), data_key);
+        }
+    }
+
+    #[test]
+    fn what_is_no_recipient_is_refused_without_showing_it() {
+        for (recipient, reason) in [
+            ("age1STRONGROOM-MARKER", "not an age recipient"),
+            ("age1pq1x", "post-quantum age recipients (age1pq1…) are not supported yet"),
+            ("AGE-SECRET-KEY-1STRONGROOM-MARKER", "it is a secret key"),
+            ("ssh-dss STRONGROOM-MARKER", "not an SSH public key that age can use"),
+        ] {
+            let error = encrypt(recipient, &Secret::default()).unwrap_err();
+            assert!(error.reason.starts_with(reason) && !error.reason.contains("MARKER"), "{}", error.reason);
         }
     }
 

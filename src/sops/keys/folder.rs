@@ -13,7 +13,9 @@ use crate::environment::Environment;
 use crate::secret::Secret;
 use crate::sops::keys::KeyUnwrap;
 use crate::sops::keys::age::AgeKeys;
+use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::pgp::PgpKeys;
+use crate::sops::keys::pgp::seal::PgpRecipients;
 
 /// A key file is a few KB; a whole keyring exported from gpg may be more.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -22,6 +24,7 @@ const FILES_LIMIT: usize = 1000;
 const DEPTH_LIMIT: usize = 3;
 
 const AGE_BLOCK: &str = "AGE ENCRYPTED FILE";
+const PUBLIC_BLOCK: &str = "PGP PUBLIC KEY BLOCK";
 const SECRET_BLOCK: &str = "PGP PRIVATE KEY BLOCK";
 const SSH_BLOCKS: [&str; 2] = ["OPENSSH PRIVATE KEY", "RSA PRIVATE KEY"];
 
@@ -141,6 +144,24 @@ impl LocalKeys {
             Err(unusable(text).to_owned())
         }
     }
+}
+
+/// The public halves of all OpenPGP keys of the folder at `path`, for sealing.
+pub fn recipients_of(path: &Path, gpg: Option<Gpg>) -> PgpRecipients {
+    let mut recipients = PgpRecipients::new(gpg);
+    let mut files = Vec::new();
+    // A folder that is not there holds no keys.
+    let _ = list(path, 0, &mut files);
+    files.sort();
+    for content in files.iter().take(FILES_LIMIT).filter_map(|file| read(file).ok()) {
+        if content.expose().first().is_some_and(|byte| byte & 0x80 != 0) {
+            recipients.add(content.expose());
+        } else if let Ok(text) = std::str::from_utf8(content.expose()) {
+            let armored = [SECRET_BLOCK, PUBLIC_BLOCK].into_iter().flat_map(|label| blocks(text, label));
+            armored.for_each(|block| recipients.add(block.as_bytes()));
+        }
+    }
+    recipients
 }
 
 /// Why a text file without any secret key is not used.

@@ -19,6 +19,8 @@ use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 /// Time to find the passphrase and type it into pinentry.
 const DEADLINE: Duration = Duration::from_mins(1);
 const OUTPUT_LIMIT: usize = 4096;
+/// A public key with many signatures.
+const EXPORT_LIMIT: usize = 4 << 20;
 /// What gpg and pinentry need to find the home, the agent and the screen.
 const VARIABLES: [&str; 13] = [
     "DBUS_SESSION_BUS_ADDRESS",
@@ -56,21 +58,37 @@ impl Gpg {
         Some(Self { path, variables, turn: Mutex::new(()) })
     }
 
+    /// The public key that gpg calls by this name; nothing where it has none.
+    pub(in crate::sops) async fn export(&self, name: &str) -> Result<Vec<u8>, UnwrapError> {
+        let output = self.run(&["--export", "--", name], None, EXPORT_LIMIT).await?;
+        Ok(output.stdout.expose().clone())
+    }
+
     async fn decrypt(&self, enc: &str) -> Result<DataKey, UnwrapError> {
+        let enc = Secret::new(enc.as_bytes().to_vec());
+        self.run(&["--decrypt"], Some(enc), OUTPUT_LIMIT).await.and_then(data_key)
+    }
+
+    async fn run(
+        &self,
+        arguments: &[&str],
+        stdin: Option<Secret<Vec<u8>>>,
+        stdout_limit: usize,
+    ) -> Result<Output, UnwrapError> {
         let _turn = self.turn.lock().await;
         let program = Program {
             path: self.path.clone(),
-            args: ["--batch", "--quiet", "--no-tty", "--decrypt"].map(OsString::from).into(),
+            args: ["--batch", "--quiet", "--no-tty"].iter().chain(arguments).map(OsString::from).collect(),
             env: self.variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             directory: "/".into(),
-            stdin: Some(Secret::new(enc.as_bytes().to_vec())),
+            stdin,
             files: Vec::new(),
             reach: None,
             deadline: Instant::now() + DEADLINE,
-            stdout_limit: OUTPUT_LIMIT,
+            stdout_limit,
             stderr_limit: OUTPUT_LIMIT,
         };
-        program.run().await.map_err(|error| told(&error)).and_then(data_key)
+        program.run().await.map_err(|error| told(&error))
     }
 }
 

@@ -10,8 +10,10 @@ pub mod folder;
 pub mod gcp;
 pub mod gpg;
 pub mod kms;
+pub mod named;
 pub mod pgp;
 pub mod transit;
+pub mod wrap;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -143,6 +145,22 @@ impl SealedKey {
             }
             Self::HuaweiKms { key_id, .. } => key_id.clone(),
         }
+    }
+
+    /// The same master key, with a data key that is sealed to it.
+    #[must_use]
+    pub fn sealing(&self, sealed: String) -> Self {
+        let mut key = self.clone();
+        match &mut key {
+            Self::Age { enc, .. }
+            | Self::Pgp { enc, .. }
+            | Self::Kms { enc, .. }
+            | Self::GcpKms { enc, .. }
+            | Self::AzureKeyVault { enc, .. }
+            | Self::VaultTransit { enc, .. }
+            | Self::HuaweiKms { enc, .. } => *enc = sealed,
+        }
+        key
     }
 
     fn full_name(&self) -> String {

@@ -6,6 +6,7 @@
 //! its private operation can be timed (RUSTSEC-2023-0071), aws-lc's cannot.
 
 mod loose;
+pub mod seal;
 
 use std::fmt;
 use std::io::Read;

@@ -1,0 +1,87 @@
+//! Arguments of the commands that write SOPS files, in sops's own spellings.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::sops::file::FileFormat;
+
+const ENCRYPT_EXAMPLES: &str = "\
+Examples:
+  # By the rule of .sops.yaml that matches the name
+  strongroom encrypt -i secrets.yaml
+  # To one key, and as helm-secrets spells it
+  strongroom encrypt --age age1… credentials.yaml.dec > credentials.yaml
+  # A program's output, never in a file
+  kubectl create secret generic db --dry-run=client -o yaml --from-file=password=/dev/stdin |
+    strongroom encrypt --filename-override secret.yaml --encrypted-regex '^(data|stringData)$' > secret.yaml";
+
+/// Arguments of `encrypt`.
+#[derive(Args, Debug)]
+#[command(after_help = ENCRYPT_EXAMPLES)]
+pub struct Encrypt {
+    /// The plaintext; stdin by default. `.dec` at the end of its name is passed over when the type and rule are looked up.
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// Write the encrypted file over it.
+    #[arg(short, long, conflicts_with = "output")]
+    pub in_place: bool,
+    /// Write to this file and not to stdout.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What the plaintext is, where its name does not tell; what sops would not know either is binary.
+    #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
+    pub input_type: Option<String>,
+    /// Look type and rule up by this name; needed for stdin.
+    #[arg(long, value_name = "NAME")]
+    pub filename_override: Option<PathBuf>,
+    /// With which keys and how.
+    #[command(flatten)]
+    pub creation: Creation,
+}
+
+/// Where the rules of new files are.
+#[derive(Args, Debug)]
+pub struct Rules {
+    /// The configuration with the creation rules; by default the nearest .sops.yaml of this folder and those above it.
+    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// With which keys, and what of a file, is encrypted. Keys that are named here are used instead of those of the rule.
+#[derive(Args, Debug)]
+pub struct Creation {
+    /// Where the rules are.
+    #[command(flatten)]
+    pub rules: Rules,
+    /// age recipients or SSH public keys, comma-separated.
+    #[arg(short, long, env = "SOPS_AGE_RECIPIENTS", value_name = "LIST")]
+    pub age: Option<String>,
+    /// Fingerprints of OpenPGP keys, comma-separated; their public halves are in the keys folder or known to gpg.
+    #[arg(short, long, env = "SOPS_PGP_FP", value_name = "LIST")]
+    pub pgp: Option<String>,
+    /// Encrypt all but what is below keys with this suffix; `_unencrypted` where nothing else is said.
+    #[arg(long, value_name = "SUFFIX", group = "rule")]
+    pub unencrypted_suffix: Option<String>,
+    /// Encrypt only what is below keys with this suffix.
+    #[arg(long, value_name = "SUFFIX", group = "rule")]
+    pub encrypted_suffix: Option<String>,
+    /// Encrypt all but what is below keys that match.
+    #[arg(long, value_name = "REGEX", group = "rule")]
+    pub unencrypted_regex: Option<String>,
+    /// Encrypt only what is below keys that match.
+    #[arg(long, value_name = "REGEX", group = "rule")]
+    pub encrypted_regex: Option<String>,
+    /// Encrypt all but what follows a comment that matches.
+    #[arg(long, value_name = "REGEX", group = "rule")]
+    pub unencrypted_comment_regex: Option<String>,
+    /// Encrypt only what follows a comment that matches.
+    #[arg(long, value_name = "REGEX", group = "rule")]
+    pub encrypted_comment_regex: Option<String>,
+    /// Let the MAC prove the encrypted values only, so that others may be changed without it.
+    #[arg(long)]
+    pub mac_only_encrypted: bool,
+    /// How many key groups open the file.
+    #[arg(long, value_name = "NUMBER")]
+    pub shamir_secret_sharing_threshold: Option<usize>,
+}
