@@ -4,6 +4,7 @@
 //! they lead. So [`Chart::confine`] walks it first, packed subcharts included, and refuses links out of the repository,
 //! files that are none, and schemas that point at local files or plain HTTP. Dependencies must be vendored in `charts/`.
 
+pub mod fingerprint;
 pub mod subcharts;
 
 use std::cell::Cell;
@@ -193,25 +194,58 @@ impl Chart {
 
     /// Makes sure that helm, reading this chart, reads nothing outside of `root`.
     pub fn confine(&self, root: &Path) -> Result<(), ChartError> {
+        // Bytes that packed subcharts may still unpack to.
         let unpacked = Cell::new(ARCHIVE_LIMIT);
-        let mut walk = Walk { root, open: Vec::new(), left: MOST_ENTRIES, top: &self.directory, unpacked };
-        walk.directory(&self.directory)
+        Walk::through(root, &self.directory, |file| {
+            if file.name() == SCHEMA {
+                check_schema(file.open()?, &file.spelled)
+            } else if file.name().ends_with(ARCHIVE) {
+                check_archive(&mut file.open()?, &file.spelled, &unpacked, ARCHIVE_DEPTH)
+            } else {
+                Ok(())
+            }
+        })
     }
 }
 
-/// A walk through a chart as helm walks it, through symlinks too.
-struct Walk<'a> {
+/// A file of a chart.
+struct ChartFile {
+    /// Its path in the chart, as helm sees it.
+    inside: String,
+    /// As messages call it.
+    spelled: String,
+    /// Without symlinks.
+    path: PathBuf,
+}
+
+impl ChartFile {
+    fn name(&self) -> &str {
+        self.inside.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn open(&self) -> Result<BufReader<fs::File>, ChartError> {
+        let io = |source| ChartError::Io { path: self.spelled.clone(), source };
+        fs::File::open(&self.path).map(BufReader::new).map_err(io)
+    }
+}
+
+/// A walk through a chart as helm walks it, through symlinks too, in the order of names.
+struct Walk<'a, F> {
     root: &'a Path,
     top: &'a Path,
     /// The directories that this place is in, resolved.
     open: Vec<PathBuf>,
     left: usize,
-    /// Bytes that packed subcharts may still unpack to.
-    unpacked: Cell<usize>,
+    visit: F,
 }
 
-impl Walk<'_> {
-    fn directory(&mut self, directory: &Path) -> Result<(), ChartError> {
+impl<'a, F: FnMut(&ChartFile) -> Result<(), ChartError>> Walk<'a, F> {
+    fn through(root: &'a Path, top: &'a Path, visit: F) -> Result<(), ChartError> {
+        Walk { root, top, open: Vec::new(), left: MOST_ENTRIES, visit }.directory(top, "")
+    }
+
+    /// `inside` is where it is in the chart: empty, or a path that ends in `/`.
+    fn directory(&mut self, directory: &Path, inside: &str) -> Result<(), ChartError> {
         if self.open.iter().any(|above| above == directory) {
             return Err(ChartError::Cycle { path: shown(self.root, directory) });
         }
@@ -221,13 +255,13 @@ impl Walk<'_> {
                 .left
                 .checked_sub(1)
                 .ok_or_else(|| ChartError::TooMany { directory: shown(self.root, self.top) })?;
-            self.entry(directory, &name)?;
+            self.entry(directory, &name, inside)?;
         }
         self.open.pop();
         Ok(())
     }
 
-    fn entry(&mut self, directory: &Path, name: &str) -> Result<(), ChartError> {
+    fn entry(&mut self, directory: &Path, name: &str, inside: &str) -> Result<(), ChartError> {
         let path = directory.join(name);
         let spelled = shown(self.root, &path);
         let io = |source| ChartError::Io { path: spelled.clone(), source };
@@ -238,17 +272,11 @@ impl Walk<'_> {
             target = confine::resolve(self.root, self.root, &spelled)?;
             kind = fs::symlink_metadata(&target).map_err(io)?.file_type();
         }
+        let inside = format!("{inside}{name}");
         if kind.is_dir() {
-            return self.directory(&target);
+            return self.directory(&target, &format!("{inside}/"));
         }
-        let open = || fs::File::open(&target).map(BufReader::new).map_err(io);
-        if name == SCHEMA {
-            check_schema(open()?, &spelled)
-        } else if name.ends_with(ARCHIVE) {
-            check_archive(&mut open()?, &spelled, &self.unpacked, ARCHIVE_DEPTH)
-        } else {
-            Ok(())
-        }
+        (self.visit)(&ChartFile { inside, spelled, path: target })
     }
 }
 

@@ -26,6 +26,7 @@ use crate::fault::{Class, Fault};
 use crate::http::{self, Latch};
 use crate::observe::Meters;
 use crate::render::Renderer;
+use crate::render::cache::Cached;
 use crate::sandbox;
 use crate::secret::Secret;
 use crate::signals::Termination;
@@ -82,7 +83,7 @@ pub(super) async fn run(
 /// Gets ready one condition after the other, and serves.
 async fn serve(
     args: &Serve,
-    renderer: Renderer,
+    mut renderer: Renderer,
     meters: Meters,
     latch: &Latch,
     http: SocketAddr,
@@ -92,6 +93,10 @@ async fn serve(
     let asked = renderer.helm.version(renderer.deadline()).await;
     let version = asked.map_err(|error| Failure::of("start helm", &error))?;
     latch.open("helm");
+    if args.render_cache > 0 {
+        let room = usize::from(args.render_cache) << 20;
+        renderer.helm = Arc::new(Cached::new(renderer.helm, room, meters.clone()));
+    }
     let plugin = plugin(&args.socket.plugin_config)?;
     let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), meters)?;
     latch.open("socket");

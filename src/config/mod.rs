@@ -193,6 +193,9 @@ pub struct Serve {
     /// Largest message either way, in MiB.
     #[arg(long, env = "ARGOCD_GRPC_MAX_SIZE_MB", value_name = "MIB", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub message_limit: u16,
+    /// Most that is kept of what helm printed, in MiB, so that it need not run again for the same; 0 keeps nothing.
+    #[arg(long, env = "STRONGROOM_RENDER_CACHE_MB", value_name = "MIB", default_value = "64")]
+    pub render_cache: u16,
     /// Largest repository, unpacked, in MiB.
     #[arg(long, env = "STRONGROOM_REPOSITORY_LIMIT_MB", value_name = "MIB", default_value = "2048")]
     pub repository_limit: u32,

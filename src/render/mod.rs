@@ -3,6 +3,7 @@
 //! Value sources are opened, their references resolved, helm is run on the result, and what helm printed is checked.
 //! Plaintext passes through memory only. A render either gives everything or an error.
 
+pub mod cache;
 pub mod check;
 pub mod defaults;
 pub mod explain;
