@@ -71,10 +71,11 @@ pub(super) async fn resolve(args: &Resolve, renderer: &Renderer) -> Result<Secre
     }
 }
 
-/// Every document on a line of its own.
+/// Every document on a line of its own; one of nothing but comments has none, as in vals.
 fn json(name: &str, text: &Secret<String>, format: Format) -> Result<Secret<String>, Failure> {
     let mut lines = Secret::default();
-    for value in documents(name, text, format)? {
+    let documents = documents(name, text, format)?;
+    for value in documents.iter().filter(|value| !matches!(value, Value::Null)) {
         push(&mut lines, value.to_flow().expose());
         push(&mut lines, "\n");
     }
