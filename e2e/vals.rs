@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_credential_types::Credentials;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use strongroom::aws::Aws;
 use strongroom::document::value::Value;
@@ -21,6 +23,7 @@ use strongroom::scope::Scope;
 use strongroom::sops::open::OpenOptions;
 use support::moto::Moto;
 use support::process::Run;
+use support::product::strongroom;
 use support::repository::Repository;
 use support::tools::tool;
 
@@ -101,6 +104,139 @@ async fn ciphertexts_of_a_real_key_say_the_same_here_and_in_vals() {
         let theirs = vals(&table.environment, &moto, &repository.path(), &input);
         assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
     }
+}
+
+#[tokio::test]
+async fn arns_are_paths_here_and_in_vals() {
+    let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
+    let table: Table = serde_yaml::from_str(nothing).unwrap();
+    let (repository, moto) = world(&table);
+    let resolver = resolver(&table.environment, &moto);
+    let arn = moto.create_secret("team/arn", r#"{"user": "STRONGROOM-MARKER", "port": 5432}"#);
+    for (reference, expected) in [
+        (format!("ref+awssecrets://{arn}#/user"), Ok(serde_json::json!({"a": "STRONGROOM-MARKER"}))),
+        (
+            format!("ref+awssecrets://{arn}?version_stage=AWSCURRENT#/port"),
+            Ok(serde_json::json!({"a": 5432})),
+        ),
+        (format!("x ref+awssecrets://{arn}#/port y"), Ok(serde_json::json!({"a": "x 5432 y"}))),
+        (format!("ref+awssecrets://{arn}#/absent"), Err("not_found".to_owned())),
+        (format!("ref+awssecrets://{arn}-absent"), Err("not_found".to_owned())),
+    ] {
+        let input = format!("a: {reference}\n");
+        assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
+        let theirs = vals(&table.environment, &moto, &repository.path(), &input);
+        assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
+    }
+}
+
+/// The commands of both, and what is compared: text, or data where vals sorts keys and prints them anew.
+#[test]
+fn commands_give_what_those_of_vals_give() {
+    let repository = Repository::new();
+    let variables = "A: ref+echo://foo/bar\nB: \"it's ref+echo://foo/x $s\"\nC: plain\n";
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\ndata: {{p: {}, q: cGxhaW4=}}\n",
+        STANDARD.encode("ref+echo://foo/bar")
+    );
+    repository.write("e.yaml", variables);
+    repository.write("s.yaml", &secret);
+    let run = |run: Run, line: &str, stdin: &str| {
+        run.args(line.split(' ')).directory(repository.path()).env("PATH", "/usr/bin:/bin").stdin(stdin).ok()
+    };
+    // Each quotes in its own way, so it is a shell that compares.
+    let set = |lines: String| {
+        let shell =
+            Run::new("/bin/sh").args(["-c", "eval \"$0\"; printf '%s|%s|%s' \"$A\" \"$B\" \"$C\"", &lines]);
+        (shell.ok(), lines.matches("export ").count())
+    };
+    for (ours, theirs, stdin) in
+        [("env -f e.yaml", "env -f e.yaml", ""), ("env --export -f -", "env -export -f -", variables)]
+    {
+        let outputs = (run(strongroom(), ours, stdin), run(Run::new(tool("vals")), theirs, stdin));
+        let ours = set(outputs.0);
+        assert_eq!(ours.0, "foo/bar|it's foo/x $s|plain");
+        assert_eq!(ours, set(outputs.1));
+    }
+    for (ours, theirs, stdin) in [
+        ("exec -f e.yaml -- /usr/bin/env", "exec -f e.yaml /usr/bin/env", ""),
+        ("get ref+echo://foo/bar", "get ref+echo://foo/bar", ""),
+    ] {
+        let outputs = (run(strongroom(), ours, stdin), run(Run::new(tool("vals")), theirs, stdin));
+        assert_eq!(outputs.0.trim_end(), outputs.1.trim_end(), "{ours}");
+    }
+    let stream = "a: ref+echo://foo/bar\n---\n# nothing\n---\nb: [{c: ref+echo://x/y}]\n";
+    for (ours, theirs, stdin) in [
+        ("resolve -o json -f e.yaml", "eval -o json -f e.yaml", ""),
+        ("resolve -o json", "eval -o json", r#"{"a": "ref+echo://foo/bar", "b": [1, null]}"#),
+        ("resolve -o yaml", "eval -o yaml", r#"{"a": "ref+echo://foo/bar", "b": [1, null]}"#),
+        ("resolve", "eval", variables),
+        ("resolve", "eval", stream),
+        ("resolve -o json", "eval -o json", stream),
+        ("resolve --decode-kubernetes-secrets -f s.yaml", "eval -decode-kubernetes-secrets -f s.yaml", ""),
+        ("resolve -f s.yaml", "eval -f s.yaml", ""),
+    ] {
+        let outputs = (run(strongroom(), ours, stdin), run(Run::new(tool("vals")), theirs, stdin));
+        assert_eq!(documents(&outputs.0), documents(&outputs.1), "{ours}");
+    }
+}
+
+/// What both refuse and what only Strongroom does, with a part of its message.
+#[test]
+fn commands_refuse_what_those_of_vals_refuse_and_more() {
+    let repository = Repository::new();
+    repository.write("e.yaml", "A: b\n");
+    let run = |run: Run, line: &str, stdin: &str| {
+        run.args(line.split(' '))
+            .directory(repository.path())
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(stdin)
+            .output()
+    };
+    let not_base64 = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {p: '!!'}\n";
+    for (ours, theirs, stdin, also_in_vals, expected) in [
+        ("get ref+file://e.yaml#/absent", "get ref+file://e.yaml#/absent", "", false, "no key \"absent\""),
+        ("get ref+file://absent", "get ref+file://absent", "", true, "ref+file://absent: "),
+        ("get ref+nothing://x", "get ref+nothing://x", "", false, "unknown scheme \"nothing\""),
+        ("get plain", "get plain", "", false, "not a reference"),
+        ("resolve -f absent.yaml", "eval -f absent.yaml", "", true, "absent.yaml"),
+        ("resolve", "eval", "a: {", true, "line 1"),
+        ("resolve", "eval", "a: ref+file://absent\n", true, "ref+file://absent: "),
+        ("env -f -", "env -f -", "A: [x]\n", true, "variable A is a list, not text"),
+        ("env -f -", "env -f -", "[x]\n", true, "variables are a map of names to values"),
+        ("env -f -", "env -f -", "A: ref+file://absent\n", true, "ref+file://absent: "),
+        ("env -f -", "env -f -", "'a;b': x\n", false, "\"a;b\" is no name of a variable"),
+        ("env -f -", "env -f -", "A: b\n---\nC: d\n", false, "variables are one document"),
+        ("exec -f e.yaml -- /absent", "exec -f e.yaml /absent", "", true, "/absent"),
+        ("exec -f absent.yaml -- /usr/bin/env", "exec -f absent.yaml /usr/bin/env", "", true, "absent.yaml"),
+    ] {
+        let (ours_said, theirs_said) =
+            (run(strongroom(), ours, stdin), run(Run::new(tool("vals")), theirs, stdin));
+        assert!(!ours_said.status.success(), "{ours} < {stdin}");
+        assert_eq!(ours_said.stdout, "", "{ours} < {stdin}");
+        assert!(ours_said.stderr.contains(expected), "{ours} < {stdin}: {}", ours_said.stderr);
+        assert_eq!(!theirs_said.status.success(), also_in_vals, "{theirs} < {stdin}: {}", theirs_said.stderr);
+    }
+    let kept = run(strongroom(), "resolve --decode-kubernetes-secrets", not_base64);
+    assert_eq!(kept.stdout, not_base64, "what holds no reference stays as it is");
+    assert!(!run(Run::new(tool("vals")), "eval -decode-kubernetes-secrets", not_base64).status.success());
+    let nil = run(Run::new(tool("vals")), "get ref+file://e.yaml#/absent", "");
+    assert_eq!(nil.stdout, "<nil>", "what a missing key becomes in vals");
+    let failing =
+        strongroom().args(["exec", "-f", "-", "--", "/bin/sh", "-c", "exit 7"]).stdin("A: b\n").output();
+    assert_eq!(failing.status.code(), Some(7), "vals makes 1 of it");
+}
+
+/// The documents of a stream, whatever the order of their keys; JSON has a line for each.
+fn documents(text: &str) -> Vec<serde_json::Value> {
+    let lines = serde_json::Deserializer::from_str(&text.replace("---\n", "")).into_iter().collect();
+    let values: Result<Vec<serde_json::Value>, _> = lines;
+    values.unwrap_or_else(|_| {
+        let documents = serde_yaml::Deserializer::from_str(text);
+        let documents = documents
+            .map(|document| serde_json::Value::deserialize(document).expect("a program prints YAML"));
+        documents.filter(|document| !document.is_null()).collect()
+    })
 }
 
 fn world(table: &Table) -> (Repository, Moto) {

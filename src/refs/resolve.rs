@@ -564,7 +564,7 @@ mod tests {
         static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Holds what the snapshot of the environment holds. `denied` and `slow` are what they say.
+    /// Holds what the snapshot of the environment holds. `denied`, `down` and `slow` are what they say.
     #[derive(Debug)]
     struct Store(Environment, Params);
 
@@ -595,6 +595,7 @@ mod tests {
         fn answer(&self, path: &str) -> Result<Document, FetchError> {
             match path {
                 "denied" => Err(FetchError::new(Class::Denied, "the store says no")),
+                "down" => Err(FetchError::new(Class::Unavailable, "the store is down")),
                 "binary" => Ok(Secret::new(vec![b'a', 0xff])),
                 _ => match self.0.get_raw(path) {
                     Some(document) => Ok(Secret::new(document.to_str().unwrap().as_bytes().to_vec())),
@@ -759,6 +760,28 @@ mod tests {
                 .starts_with("Invalid ref+store://broken#/a: the document is neither YAML nor JSON: line ")
         );
         assert!(!message.contains("MARKER"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_not_found_is_forgiven() {
+        for option in ["optional=true", "default=x", "fallback_value=x"] {
+            for (path, class) in [
+                ("denied", "Denied"),
+                ("down", "Unavailable"),
+                ("slow", "Timeout"),
+                ("binary", "Invalid"),
+                ("absent?c=broken", "Invalid"),
+            ] {
+                let text =
+                    format!("ref+store://{path}{}{option}", if path.contains('?') { '&' } else { '?' });
+                let outcome = resolve_all(&resolver("store"), &[&text]).await;
+                let errors = outcome[0].as_ref().expect_err(&text);
+                assert!(errors[0].starts_with(class), "{text}: {errors:?}");
+            }
+            let not_allowed =
+                resolve_all(&resolver("echo"), &[&format!("ref+store://absent?{option}")]).await;
+            assert!(not_allowed[0].as_ref().unwrap_err()[0].starts_with("Denied"), "{not_allowed:?}");
+        }
     }
 
     #[tokio::test]
