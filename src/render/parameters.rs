@@ -428,14 +428,20 @@ fn from_argocd(environment: &Environment) -> Result<Vec<(String, Json)>, Paramet
     }
 }
 
-/// Name and value of a parameter as Argo CD announces it; null where it has none, or several.
+/// Name and value of a parameter as Argo CD announces it; null where it has none, or several of its kind.
+///
+/// Argo CD reads the list of an `.argocd-source.yaml` over the one before, and leaves the value of another kind that stood
+/// at the same place of it.
 fn announced(parameter: Json) -> Result<(String, Json), ParameterError> {
     let Json::Object(mut fields) = parameter else { return Err(ParameterError::NotParameters) };
     let Some(Json::String(name)) = fields.remove("name") else { return Err(ParameterError::NotParameters) };
     let values = ["string", "array", "map"].into_iter().filter_map(|kind| fields.remove(kind));
-    let mut values = values.filter(|value| !value.is_null());
-    match (values.next(), values.next()) {
-        (Some(value), None) => Ok((name, value)),
+    let mut values: Vec<_> = values.filter(|value| !value.is_null()).collect();
+    if let Some(known) = PARAMETERS.iter().find(|known| known.name == name && values.len() > 1) {
+        values.retain(|value| coerce(known.kind, value.clone()).is_some());
+    }
+    match (values.pop(), values.is_empty()) {
+        (Some(value), true) => Ok((name, value)),
         _ => Ok((name, Json::Null)),
     }
 }
@@ -525,6 +531,23 @@ mod tests {
         assert_eq!(settings.string("namespace"), Some("environment"));
         assert_eq!(settings.string("kubeVersion"), Some("1.30"));
         assert_eq!(settings.array("valueFiles"), ["a.yaml", "b.yaml"]);
+    }
+
+    #[test]
+    fn what_argo_cd_leaves_of_an_overridden_parameter_does_not_count() {
+        let parameters = r#"[
+            {"name":"parameters","array":["a.yaml"],"map":{"replicas":"7"}},
+            {"name":"releaseName","string":"shop","map":{"replicas":"5"}}
+        ]"#;
+        let settings = read(&[("ARGOCD_APP_PARAMETERS", parameters)], None).unwrap();
+        assert_eq!(settings.map("parameters"), [("replicas".into(), "7".into())]);
+        assert_eq!(settings.string("releaseName"), Some("shop"));
+        let both = r#"[{"name":"values","string":"a: 1","map":{"a":"STRONGROOM-MARKER"}}]"#;
+        let error = read(&[("ARGOCD_APP_PARAMETERS", both)], None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "parameter \"values\" must be a YAML mapping, or a string that holds one"
+        );
     }
 
     #[test]
