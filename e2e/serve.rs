@@ -4,14 +4,12 @@
 
 mod support;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
-use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use support::MARKER;
@@ -20,6 +18,7 @@ use support::grpc_go::{grpc_go, told};
 use support::process::Run;
 use support::product::{generate, strongroom};
 use support::repository::Repository;
+use support::sidecar::Sidecar;
 use support::tools::top;
 use tempfile::TempDir;
 
@@ -56,22 +55,15 @@ impl Pod {
 
     /// The same, with more in its environment.
     fn start_with(&self, environment: &[(&str, &str)]) -> Sidecar {
-        let log = File::create(self.path("log")).unwrap();
-        let mut command = self
+        let run = self
             .configured(strongroom())
             .env("ARGOCD_CMP_WORKDIR", self.path("work"))
             .env("STRONGROOM_HTTP", "127.0.0.1:0")
             .env("STRONGROOM_KEYS_DIR", top().join("examples/keys"))
             .envs(environment.iter().copied())
-            .arg("serve")
-            .into_command();
-        let sidecar = Sidecar(command.stderr(log).spawn().unwrap());
-        let end = Instant::now() + Duration::from_mins(1);
-        while !self.configured(strongroom()).arg("health").output().status.success() {
-            assert!(Instant::now() < end, "not healthy:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        sidecar
+            .arg("serve");
+        let healthy = || self.configured(strongroom()).arg("health").output().status.success();
+        Sidecar::start(run, &self.path("log"), healthy)
     }
 
     fn configured(&self, run: Run) -> Run {
@@ -126,105 +118,20 @@ fn audit_of(log: &str) -> Vec<Json> {
 /// Three encrypted files, and the references of the chart's own values to a file and an echo.
 const OPENED: usize = 5;
 
-/// The process, gone with the test.
-struct Sidecar(Child);
-
-impl Sidecar {
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn end(mut self) -> ExitStatus {
-        self.0.wait().unwrap()
-    }
-}
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_sidecar_gives_byte_for_byte_what_generate_gives() {
     let pod = Pod::new();
     let sidecar = pod.start();
     let expected = pod.generate().ok();
     assert!(expected.contains("kind: Secret"));
-    for hits in 0..3 {
+    for _ in 0..3 {
         assert_eq!(pod.call(&[]).ok(), expected);
-        let metrics = pod.page("/metrics");
-        for (result, count) in [("miss", 1), ("hit", hits)] {
-            let line =
-                format!("strongroom_cache_lookups_total{{cache=\"render\",result=\"{result}\"}} {count}");
-            assert!(count == 0 || metrics.contains(&line), "{line}\n{metrics}");
-        }
     }
-    assert_eq!(pod.audit().iter().filter(|line| line["result"] == "opened").count(), 3 * OPENED);
     sidecar.signal(rustix::process::Signal::TERM);
     assert_eq!(sidecar.end().code(), Some(0));
     assert!(!pod.socket().exists());
     assert_eq!(pod.leftovers(), 0);
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
-}
-
-#[test]
-fn each_function_that_is_left_to_chance_is_rendered_anew() {
-    let pod = Pod::new();
-    let sidecar = pod.start();
-    for function in [
-        "randAlphaNum 32",
-        "randAlpha 32",
-        "randNumeric 32",
-        "randAscii 32 | b64enc",
-        "randBytes 32",
-        "randInt 0 1000000000",
-        "uuidv4",
-        "now | toString",
-        "shuffle \"abcdefghijklmnopqrstuvwxyz0123456789\"",
-        "bcrypt \"a\"",
-        "htpasswd \"a\" \"b\"",
-        "encryptAES \"a\" \"b\"",
-        "genPrivateKey \"ecdsa\"",
-        "(genCA \"a\" 1).Cert",
-        "(genSelfSignedCert \"a\" nil nil 1).Cert",
-        "(genSignedCert \"a\" nil nil 1 (genCA \"a\" 1)).Cert",
-    ] {
-        let template =
-            format!("apiVersion: v1\nkind: ConfigMap\ndata: {{a: {{{{ {function} | quote }}}}}}\n");
-        pod.repository.write("app/templates/chance.yaml", template);
-        assert_ne!(pod.call(&[]).ok(), pod.call(&[]).ok(), "{function}");
-    }
-    sidecar.signal(rustix::process::Signal::TERM);
-    assert_eq!(sidecar.end().code(), Some(0));
-}
-
-#[test]
-fn what_changes_a_render_is_no_hit_and_a_denial_stays_one() {
-    let pod = Pod::new();
-    let _sidecar = pod.start_with(&[("STRONGROOM_ALLOW_REFS", "echo,file")]);
-    let parameters = |map: &str| format!(r#"ARGOCD_APP_PARAMETERS=[{{"name":"parameters","map":{map}}}]"#);
-    let of = |map: &str| pod.call(&[&parameters(map)]);
-    let first = of(r#"{"database.user":"ref+file://../secret.txt"}"#);
-    pod.repository.write("secret.txt", "one");
-    let one = first.ok();
-    pod.repository.write("secret.txt", "two");
-    assert_ne!(of(r#"{"database.user":"ref+file://../secret.txt"}"#).ok(), one);
-    pod.repository.write("secret.txt", "one");
-    assert_eq!(of(r#"{"database.user":"ref+file://../secret.txt"}"#).ok(), one);
-    let denied = of(r#"{"database.user":"ref+vault://secret/a#/b"}"#).fails();
-    assert!(denied.starts_with("PermissionDenied: "), "{denied}");
-}
-
-#[test]
-fn without_a_cache_helm_runs_each_time() {
-    let pod = Pod::new();
-    let _sidecar = pod.start_with(&[("STRONGROOM_RENDER_CACHE_MB", "0")]);
-    assert_eq!(pod.call(&[]).ok(), pod.call(&[]).ok());
-    assert!(!pod.page("/metrics").contains("cache=\"render\""));
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub mod process;
 pub mod product;
 pub mod repository;
 pub mod server;
+pub mod sidecar;
 pub mod sops;
 pub mod tools;
 pub mod wrapped_helm;
