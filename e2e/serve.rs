@@ -124,14 +124,77 @@ fn the_sidecar_gives_byte_for_byte_what_generate_gives() {
     let sidecar = pod.start();
     let expected = pod.generate().ok();
     assert!(expected.contains("kind: Secret"));
-    for _ in 0..3 {
+    for hits in 0..3 {
         assert_eq!(pod.call(&[]).ok(), expected);
+        let metrics = pod.page("/metrics");
+        for (result, count) in [("miss", 1), ("hit", hits)] {
+            let line =
+                format!("strongroom_cache_lookups_total{{cache=\"render\",result=\"{result}\"}} {count}");
+            assert!(count == 0 || metrics.contains(&line), "{line}\n{metrics}");
+        }
     }
+    assert_eq!(pod.audit().iter().filter(|line| line["result"] == "opened").count(), 3 * OPENED);
     sidecar.signal(rustix::process::Signal::TERM);
     assert_eq!(sidecar.end().code(), Some(0));
     assert!(!pod.socket().exists());
     assert_eq!(pod.leftovers(), 0);
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
+}
+
+#[test]
+fn each_function_that_is_left_to_chance_is_rendered_anew() {
+    let pod = Pod::new();
+    let sidecar = pod.start();
+    for function in [
+        "randAlphaNum 32",
+        "randAlpha 32",
+        "randNumeric 32",
+        "randAscii 32 | b64enc",
+        "randBytes 32",
+        "randInt 0 1000000000",
+        "uuidv4",
+        "now | toString",
+        "shuffle \"abcdefghijklmnopqrstuvwxyz0123456789\"",
+        "bcrypt \"a\"",
+        "htpasswd \"a\" \"b\"",
+        "encryptAES \"a\" \"b\"",
+        "genPrivateKey \"ecdsa\"",
+        "(genCA \"a\" 1).Cert",
+        "(genSelfSignedCert \"a\" nil nil 1).Cert",
+        "(genSignedCert \"a\" nil nil 1 (genCA \"a\" 1)).Cert",
+    ] {
+        let template =
+            format!("apiVersion: v1\nkind: ConfigMap\ndata: {{a: {{{{ {function} | quote }}}}}}\n");
+        pod.repository.write("app/templates/chance.yaml", template);
+        assert_ne!(pod.call(&[]).ok(), pod.call(&[]).ok(), "{function}");
+    }
+    sidecar.signal(rustix::process::Signal::TERM);
+    assert_eq!(sidecar.end().code(), Some(0));
+}
+
+#[test]
+fn what_changes_a_render_is_no_hit_and_a_denial_stays_one() {
+    let pod = Pod::new();
+    let _sidecar = pod.start_with(&[("STRONGROOM_ALLOW_REFS", "echo,file")]);
+    let parameters = |map: &str| format!(r#"ARGOCD_APP_PARAMETERS=[{{"name":"parameters","map":{map}}}]"#);
+    let of = |map: &str| pod.call(&[&parameters(map)]);
+    let first = of(r#"{"database.user":"ref+file://../secret.txt"}"#);
+    pod.repository.write("secret.txt", "one");
+    let one = first.ok();
+    pod.repository.write("secret.txt", "two");
+    assert_ne!(of(r#"{"database.user":"ref+file://../secret.txt"}"#).ok(), one);
+    pod.repository.write("secret.txt", "one");
+    assert_eq!(of(r#"{"database.user":"ref+file://../secret.txt"}"#).ok(), one);
+    let denied = of(r#"{"database.user":"ref+vault://secret/a#/b"}"#).fails();
+    assert!(denied.starts_with("PermissionDenied: "), "{denied}");
+}
+
+#[test]
+fn without_a_cache_helm_runs_each_time() {
+    let pod = Pod::new();
+    let _sidecar = pod.start_with(&[("STRONGROOM_RENDER_CACHE_MB", "0")]);
+    assert_eq!(pod.call(&[]).ok(), pod.call(&[]).ok());
+    assert!(!pod.page("/metrics").contains("cache=\"render\""));
 }
 
 #[test]

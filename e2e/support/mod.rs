@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::new_without_default, reason = "a new key is not a default one")]
 
+pub mod argocd;
 pub mod collector;
 pub mod differential;
 pub mod documents;
