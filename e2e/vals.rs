@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -130,6 +130,50 @@ async fn arns_are_paths_here_and_in_vals() {
     }
 }
 
+#[tokio::test]
+async fn versions_and_binary_secrets_are_the_same_here_and_in_vals() {
+    let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
+    let table: Table = serde_yaml::from_str(nothing).unwrap();
+    let (repository, moto) = world(&table);
+    let resolver = resolver(&table.environment, &moto);
+    let put = |value: &str| {
+        let input = serde_json::json!({"SecretId": "team/versions", "SecretString": value});
+        let made = moto.call("secretsmanager", "secretsmanager.PutSecretValue", &input);
+        made["VersionId"].as_str().expect("moto names the version").to_owned()
+    };
+    moto.create_secret("team/versions", "STRONGROOM-MARKER none");
+    let (first, second) = (put("STRONGROOM-MARKER first"), put("STRONGROOM-MARKER second"));
+    let binary = serde_json::json!({"Name": "team/binary", "SecretBinary": STANDARD.encode("user: STRONGROOM-MARKER")});
+    moto.call("secretsmanager", "secretsmanager.CreateSecret", &binary);
+    moto.create_parameter("/team/versions", "STRONGROOM-MARKER first");
+    let parameter = serde_json::json!({
+        "Name": "/team/versions", "Value": "STRONGROOM-MARKER second", "Type": "SecureString", "Overwrite": true
+    });
+    moto.call("ssm", "AmazonSSM.PutParameter", &parameter);
+    let absent = "00000000-0000-4000-8000-000000000000";
+    for (reference, expected) in [
+        ("awssecrets://team/versions".to_owned(), Some("STRONGROOM-MARKER second")),
+        ("awssecrets://team/versions?version_stage=AWSPREVIOUS".to_owned(), Some("STRONGROOM-MARKER first")),
+        (format!("awssecrets://team/versions?version_id={first}"), Some("STRONGROOM-MARKER first")),
+        (format!("awssecrets://team/versions?version_id={second}"), Some("STRONGROOM-MARKER second")),
+        (format!("awssecrets://team/versions?version_id={absent}"), None),
+        ("awssecrets://team/versions?version_stage=ABSENT".to_owned(), None),
+        ("awssecrets://team/binary".to_owned(), Some("user: STRONGROOM-MARKER")),
+        ("awssecrets://team/binary#/user".to_owned(), Some("STRONGROOM-MARKER")),
+        ("awsssm://team/versions".to_owned(), Some("STRONGROOM-MARKER second")),
+        ("awsssm://team/versions?version=1".to_owned(), Some("STRONGROOM-MARKER first")),
+        ("awsssm://team/versions?version=2".to_owned(), Some("STRONGROOM-MARKER second")),
+        ("awsssm://team/versions?version=3".to_owned(), None),
+    ] {
+        let input = format!("a: ref+{reference}\n");
+        let expected =
+            expected.map_or_else(|| Err("not_found".to_owned()), |text| Ok(serde_json::json!({ "a": text })));
+        assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
+        let theirs = vals(&table.environment, &moto, &repository.path(), &input);
+        assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
+    }
+}
+
 /// The commands of both, and what is compared: text, or data where vals sorts keys and prints them anew.
 #[test]
 fn commands_give_what_those_of_vals_give() {
@@ -158,12 +202,14 @@ fn commands_give_what_those_of_vals_give() {
         assert_eq!(ours.0, "foo/bar|it's foo/x $s|plain");
         assert_eq!(ours, set(outputs.1));
     }
+    // The order of variables is random in vals.
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
     for (ours, theirs, stdin) in [
         ("exec -f e.yaml -- /usr/bin/env", "exec -f e.yaml /usr/bin/env", ""),
         ("get ref+echo://foo/bar", "get ref+echo://foo/bar", ""),
     ] {
         let outputs = (run(strongroom(), ours, stdin), run(Run::new(tool("vals")), theirs, stdin));
-        assert_eq!(outputs.0.trim_end(), outputs.1.trim_end(), "{ours}");
+        assert_eq!(lines(&outputs.0), lines(&outputs.1), "{ours}");
     }
     let stream = "a: ref+echo://foo/bar\n---\n# nothing\n---\nb: [{c: ref+echo://x/y}]\n";
     for (ours, theirs, stdin) in [
