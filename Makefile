@@ -65,7 +65,7 @@ lint: ## Check format, lints, documentation, scripts, and the licences and sourc
 
 .PHONY: bench
 bench: build ## Compare speed with helm, sops and vals; wants a machine that does nothing else
-	@e2e/tools/get helm sops vals
+	@e2e/tools/get bao helm moto sops vals
 	$(CARGO) test --locked --test bench -- --ignored --nocapture --test-threads=1
 
 .PHONY: soak

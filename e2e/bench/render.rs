@@ -12,12 +12,13 @@ use super::support::sops::sops;
 use super::support::tools::{tool, top};
 use super::table::{AtMost, Table, mebibytes, median, milliseconds, peak, time_each};
 
+const ROUNDS: usize = 21;
 const FILES: [&str; 3] = ["database", "mail", "session"];
 
 #[test]
 #[ignore = "run by make bench, on a machine that does nothing else"]
 fn render() {
-    let mut table = Table::default();
+    let mut table = Table::of_rounds(ROUNDS);
     let render = Render::new();
     table.compare(
         "`generate`, 3 age files, against `helm template` of the plaintext",
@@ -31,7 +32,7 @@ fn render() {
         &|| render.sops_and_helm(),
         AtMost(0.5),
     );
-    let version = median(&time_each(&[&|| vec![version()]])[0]);
+    let version = median(&time_each(ROUNDS, &[&|| vec![version()]])[0]);
     table.note(
         "size of the program",
         &format!("{:.1} MiB", mebibytes(fs::metadata(shipped()).unwrap().len())),

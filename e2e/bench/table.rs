@@ -8,8 +8,6 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 21;
-
 /// One way of doing a thing: commands that run one after the other.
 pub type Way<'a> = &'a dyn Fn() -> Vec<Command>;
 
@@ -18,18 +16,27 @@ pub type Way<'a> = &'a dyn Fn() -> Vec<Command>;
 pub struct AtMost(pub f64);
 
 /// What one theme measured.
-#[derive(Default)]
 pub struct Table {
+    rounds: usize,
     rows: String,
     notes: String,
     broken: Vec<String>,
 }
 
 impl Table {
+    /// An empty one, whose rows are measured so many times.
+    pub fn of_rounds(rounds: usize) -> Self {
+        Self { rounds, rows: String::new(), notes: String::new(), broken: Vec::new() }
+    }
+
     /// Measures one row.
     pub fn compare(&mut self, name: &str, ours: Way<'_>, theirs: Way<'_>, promise: AtMost) {
-        let times = time_each(&[ours, theirs]);
-        let (ours, theirs) = (milliseconds(median(&times[0])), milliseconds(median(&times[1])));
+        let times = time_each(self.rounds, &[ours, theirs]);
+        self.hold(name, milliseconds(median(&times[0])), milliseconds(median(&times[1])), promise);
+    }
+
+    /// Adds one row that was measured.
+    pub fn hold(&mut self, name: &str, ours: f64, theirs: f64, promise: AtMost) {
         let ratio = ours / theirs;
         writeln!(self.rows, "| {name} | {ours:.1} | {theirs:.1} | {ratio:.2} | {:.2} |", promise.0).unwrap();
         if ratio > promise.0 {
@@ -44,7 +51,7 @@ impl Table {
 
     /// Shows all rows.
     pub fn print(&self) {
-        println!("\nMedians of {ROUNDS} rounds, taking turns, in milliseconds.\n");
+        println!("\nMedians of {} rounds, taking turns, in milliseconds.\n", self.rounds);
         println!("| | Strongroom | the other | ratio | at most |\n|---|---|---|---|---|\n{}", self.rows);
         if !self.notes.is_empty() {
             println!("| | |\n|---|---|\n{}", self.notes);
@@ -58,9 +65,9 @@ impl Table {
 }
 
 /// Runs the ways in turns, and returns the times of each. The first round warms caches and is not counted.
-pub fn time_each(ways: &[Way<'_>]) -> Vec<Vec<Duration>> {
+pub fn time_each(rounds: usize, ways: &[Way<'_>]) -> Vec<Vec<Duration>> {
     let mut times = vec![Vec::new(); ways.len()];
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         for (way, times) in ways.iter().zip(&mut times) {
             let commands = way();
             let begun = Instant::now();

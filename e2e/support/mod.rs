@@ -14,6 +14,7 @@
 
 pub mod argocd;
 pub mod collector;
+pub mod delay;
 pub mod differential;
 pub mod documents;
 pub mod fake_aws;
