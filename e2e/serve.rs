@@ -6,10 +6,12 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use support::MARKER;
@@ -333,6 +335,27 @@ fn helm_cannot_read_or_write_what_is_not_the_app_s() {
     let _sidecar = pod.start_with(&[("STRONGROOM_HELM", helm), ("STRONGROOM_UNCONFINED_HELM", "true")]);
     assert!(pod.call(&[]).ok().contains("wrote: \n"));
     assert!(pod.log().contains("confined=false"), "{}", pod.log());
+}
+
+#[test]
+fn a_schema_does_not_make_helm_call_anybody() {
+    let pod = Pod::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let schema = format!(r#"{{"$ref": "https://{}/a.json"}}"#, listener.local_addr().unwrap());
+    fs::write(pod.repository.path().join("app/values.schema.json"), schema).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    {
+        let _sidecar = pod.start();
+        let said = pod.call(&[]).fails();
+        assert!(said.contains("connect: permission denied"), "{said}");
+        assert!(listener.accept().is_err());
+    }
+    listener.set_nonblocking(false).unwrap();
+    let (called, calls) = mpsc::channel();
+    std::thread::spawn(move || called.send(listener.accept().is_ok()));
+    let _sidecar = pod.start_with(&[("STRONGROOM_UNCONFINED_HELM", "true")]);
+    pod.call(&[]).fails();
+    assert_eq!(calls.recv_timeout(Duration::from_secs(20)), Ok(true));
 }
 
 #[test]

@@ -543,6 +543,19 @@ mod tests {
         assert!(shell("cat /etc/passwd").run().await.unwrap().code == 0);
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_confined_program_speaks_to_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}", listener.local_addr().unwrap().port());
+        for (reach, reached) in [(Some(Reach::default()), false), (None, true)] {
+            let program = Program { path: "/bin/bash".into(), reach, ..shell(&script) };
+            assert_eq!(program.run().await.unwrap().code == 0, reached);
+            assert_eq!(listener.accept().is_ok(), reached);
+        }
+    }
+
     #[tokio::test]
     async fn a_program_does_not_inherit_files_of_others() {
         let file = MemoryFile::new(b"STRONGROOM-MARKER").unwrap();

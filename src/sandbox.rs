@@ -1,16 +1,17 @@
-//! What a program that we start may touch of the file system, enforced by Landlock where the kernel has it.
+//! What a program that we start may touch of the file system and the network, enforced by Landlock where the kernel has it.
 //!
 //! A Landlock domain is one of a thread, and a child inherits that of the thread which starts it. So a program is started
 //! from a thread of its own, which gives up its rights first and ends afterwards: no code runs between fork and exec, and
-//! no other thread loses anything. A kernel with fewer rules enforces those it knows; one without Landlock none.
+//! no other thread loses anything. A kernel with fewer rules enforces those it knows; one without Landlock none. Of the network
+//! there are rules for TCP only, from Linux 6.7 on: a name may still be looked up by UDP, but nobody can be spoken to.
 
 use std::io;
 use std::path::PathBuf;
 
 #[cfg(target_os = "linux")]
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
-    Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 
 /// Programs and libraries of the system, and what they read to find names and to trust servers. Of these only what is
@@ -32,7 +33,7 @@ const SYSTEM: [&str; 11] = [
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/random", "/dev/urandom"];
 
 /// Files and directories, each with all below it, that a program may read and execute beside those of the system. It may
-/// write nothing but what it inherits open.
+/// write nothing but what it inherits open, and neither open nor await a TCP connection.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reach(pub Vec<PathBuf>);
 
@@ -60,6 +61,7 @@ impl Reach {
             Ruleset::default()
                 .set_compatibility(CompatLevel::BestEffort)
                 .handle_access(all)?
+                .handle_access(AccessNet::from_all(abi))?
                 .scope(Scope::from_all(abi))?
                 .create()?
                 .add_rules(path_beneath_rules(SYSTEM, read))?
