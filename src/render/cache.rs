@@ -6,17 +6,22 @@
 //! rotated secret is another key, and one that is denied is never looked up. What this saves is the run of helm, and no
 //! more: the result is checked anew.
 //!
+//! Of renders at once that would ask for the same, one runs helm and the others wait for what it prints. Should it fail or be
+//! given up, the next one runs helm itself: a failure is told by its own render, which knows what must not be shown.
+//!
 //! Not kept is what helm would print otherwise a second time. A chart is known for it by the names of functions in `{{ }}`
 //! in any file of the chart or in a value, which `tpl` may run. Functions whose order alone is by chance (`keys`, `values`) are
 //! not among them: what is kept is one of the outcomes that helm may have.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use futures::future::BoxFuture;
 use lru::LruCache;
+use tokio::sync::OnceCell;
 
 use crate::chart::fingerprint;
 use crate::observe::Meters;
@@ -67,9 +72,12 @@ pub struct Cached {
 struct Kept {
     manifests: LruCache<Digest, Secret<String>>,
     bytes: usize,
+    /// What helm is printing now, or was until a moment ago.
+    flights: HashMap<Digest, Weak<Flight>>,
 }
 
 type Digest = [u8; 32];
+type Flight = OnceCell<Secret<String>>;
 
 impl fmt::Debug for Cached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,8 +90,8 @@ impl Cached {
     pub fn new(helm: Arc<dyn Helm>, room: usize, meters: Meters) -> Self {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).expect("the system has random numbers");
-        let kept = Mutex::new(Kept { manifests: LruCache::unbounded(), bytes: 0 });
-        Self { helm, secret: hmac::Key::new(HMAC_SHA256, &secret), room, kept, meters }
+        let kept = Kept { manifests: LruCache::unbounded(), bytes: 0, flights: HashMap::new() };
+        Self { helm, secret: hmac::Key::new(HMAC_SHA256, &secret), room, kept: Mutex::new(kept), meters }
     }
 
     /// Forgets everything.
@@ -96,6 +104,18 @@ impl Cached {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The flight that all join who need `digest` now.
+    fn flight(&self, digest: Digest) -> Arc<Flight> {
+        let flights = &mut self.lock().flights;
+        if let Some(flight) = flights.get(&digest).and_then(Weak::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::new(Flight::new());
+        flights.insert(digest, Arc::downgrade(&flight));
+        flight
     }
 
     fn get(&self, digest: &Digest) -> Option<Secret<String>> {
@@ -173,11 +193,23 @@ impl Helm for Cached {
     fn template<'a>(&'a self, call: &'a HelmCall) -> BoxFuture<'a, Result<Secret<String>, HelmError>> {
         Box::pin(async move {
             let Some(digest) = self.digest(call) else { return self.helm.template(call).await };
-            if let Some(manifests) = self.get(&digest) {
-                return Ok(manifests);
+            let flight = self.flight(digest);
+            let mut joined = true;
+            let look_or_run = || {
+                joined = false;
+                async {
+                    if let Some(manifests) = self.get(&digest) {
+                        return Ok(manifests);
+                    }
+                    let manifests = self.helm.template(call).await?;
+                    self.keep(digest, &manifests);
+                    Ok::<_, HelmError>(manifests)
+                }
+            };
+            let manifests = flight.get_or_try_init(look_or_run).await?.clone();
+            if joined {
+                self.meters.looked_up(NAME, true);
             }
-            let manifests = self.helm.template(call).await?;
-            self.keep(digest, &manifests);
             Ok(manifests)
         })
     }
@@ -283,7 +315,7 @@ mod tests {
                 "broken" => Err(HelmError::NotText),
                 _ => Ok(Secret::new(format!("{runs}{}", " ".repeat(self.1)))),
             };
-            futures::future::ready(printed).boxed()
+            tokio::task::yield_now().map(|()| printed).boxed()
         }
 
         fn version(&self, _: Instant) -> BoxFuture<'_, Result<String, HelmError>> {
@@ -403,6 +435,34 @@ mod tests {
             }
             assert_eq!(helm.0.load(Ordering::SeqCst), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn of_the_same_at_once_one_runs_helm_even_when_nothing_can_be_kept() {
+        let (helm, cached) = cached(1000, 1000);
+        let charts: Vec<_> = (0..5).map(|_| chart(&[])).collect();
+        let all = futures::future::join_all(charts.iter().map(|(_, call)| runs(&cached, call)));
+        assert_eq!(all.await, [1; 5]);
+        assert_eq!(runs(&cached, &charts[0].1).await, 2);
+        assert_eq!(helm.0.load(Ordering::SeqCst), 2);
+        assert_eq!(cached.lock().flights.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn when_the_one_that_runs_helm_goes_or_fails_the_next_one_does() {
+        let (helm, cached) = cached(0, 1 << 20);
+        let (_folder, mut call) = chart(&[]);
+        {
+            let mut first = cached.template(&call);
+            let second = cached.template(&call);
+            assert!(futures::poll!(&mut first).is_pending());
+            drop(first);
+            assert_eq!(second.await.unwrap().expose(), "2");
+        }
+        "broken".clone_into(&mut call.release_name);
+        let (first, second) = tokio::join!(cached.template(&call), cached.template(&call));
+        assert!(first.is_err() && second.is_err());
+        assert_eq!(helm.0.load(Ordering::SeqCst), 4);
     }
 
     #[tokio::test]
