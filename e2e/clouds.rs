@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use support::MARKER;
 use support::mock_azure::{MockAzure, VAULT};
+use support::moto::{REGION, moto};
 use support::process::Run;
 use support::product::{generate, strongroom};
 use support::repository::Repository;
@@ -225,4 +226,71 @@ fn a_person_is_logged_in_by_a_mock_of_az_once_and_a_render_never_runs_it() {
     let why = "AZKV_AUTH: a login that runs a program is for a person at a terminal";
     assert!(message.contains(why), "{message}");
     assert_eq!(fs::read_to_string(&ran).expect("it is still there"), ran_with);
+}
+
+/// The agent of EKS Pod Identity, and the metadata of an EC2 instance.
+async fn mock_aws_logins() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let router = axum::Router::new().fallback(aws_login);
+    tokio::spawn(async { axum::serve(listener, router).await.expect("it is served until the test ends") });
+    url
+}
+
+async fn aws_login(uri: Uri, headers: HeaderMap) -> (StatusCode, [(&'static str, &'static str); 1], String) {
+    let role = "/latest/meta-data/iam/security-credentials/";
+    let credentials = json!({
+        "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": "pod", "SecretAccessKey": MARKER, "Token": MARKER,
+        "Expiration": "2099-01-01T00:00:00Z", "LastUpdated": "2026-01-01T00:00:00Z"
+    });
+    let known = |name: &str| headers.get(name).is_some_and(|value| value == MARKER);
+    let (status, body) = match uri.path() {
+        "/v1/credentials" if known("authorization") => (StatusCode::OK, credentials.to_string()),
+        "/latest/api/token" => (StatusCode::OK, MARKER.to_owned()),
+        path if !known("x-aws-ec2-metadata-token") => (StatusCode::UNAUTHORIZED, path.to_owned()),
+        path if path == role => (StatusCode::OK, "node".to_owned()),
+        path if path == format!("{role}node") => (StatusCode::OK, credentials.to_string()),
+        path => (StatusCode::NOT_FOUND, path.to_owned()),
+    };
+    (status, [("x-aws-ec2-metadata-token-ttl-seconds", "21600")], body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_log_in_to_aws_opens_a_secret_of_moto_with_mocks_of_pod_identity_and_of_instances() {
+    let mock = mock_aws_logins().await;
+    moto().create_secret("login/a", MARKER);
+    let repository = Repository::new();
+    let profile = format!("[team]\naws_access_key_id = team\naws_secret_access_key = {MARKER}\n");
+    let profile = repository.write("credentials", profile).display().to_string();
+    let token = repository.write("token", MARKER).display().to_string();
+    let role = "arn:aws:iam::123456789012:role/team";
+    let (agent, absent) = (format!("{mock}/v1/credentials"), format!("{token}-absent"));
+    let off = ("AWS_EC2_METADATA_DISABLED", "true");
+    let ways: [(&[(&str, &str)], bool); 8] = [
+        (&[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", MARKER), off], true),
+        (&[("AWS_PROFILE", "team"), ("AWS_SHARED_CREDENTIALS_FILE", &profile), off], true),
+        (&[("AWS_WEB_IDENTITY_TOKEN_FILE", &token), ("AWS_ROLE_ARN", role), off], true),
+        (
+            &[
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent),
+                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token),
+                off,
+            ],
+            true,
+        ),
+        (&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &mock)], true),
+        (&[off], false),
+        (&[("AWS_WEB_IDENTITY_TOKEN_FILE", &absent), ("AWS_ROLE_ARN", role), off], false),
+        (&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &agent), off], false),
+    ];
+    for (way, opens) in ways {
+        let home = repository.path().display().to_string();
+        let get = strongroom().args(["get", "ref+awssecrets://login/a"]).env("HOME", home);
+        let get =
+            get.env("AWS_ENDPOINT_URL", moto().url()).env("AWS_REGION", REGION).envs(way.iter().copied());
+        let output = get.output();
+        assert_eq!(output.status.success(), opens, "{way:?}: {}", output.stderr);
+        assert_eq!(output.stdout.trim_end(), if opens { MARKER } else { "" }, "{way:?}");
+        assert!(!output.stderr.contains(MARKER), "{way:?}: {}", output.stderr);
+    }
 }
