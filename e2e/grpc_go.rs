@@ -18,6 +18,7 @@ use strongroom::secret::Secret;
 use support::grpc_go::grpc_go;
 use support::process::Output;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// Answers with the chart's own file.
 struct Echo;
@@ -53,7 +54,9 @@ impl Setting {
         let plugins = folder.path().join("home/argocd/cmp-server/plugins");
         fs::create_dir_all(&plugins).unwrap();
         let options = Options { plugins, workdir: folder.path().to_owned(), ..Options::default() };
-        let server = Server::bind(options, Plugin::default(), Arc::new(Echo), Meters::default()).unwrap();
+        let server =
+            Server::bind(options, watch::channel(Plugin::default()).1, Arc::new(Echo), Meters::default())
+                .unwrap();
         let socket = server.path().to_owned();
         tokio::spawn(server.serve(std::future::pending()));
         Self { repository: repository(folder.path()), folder, socket }

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use support::MARKER;
@@ -86,6 +86,15 @@ impl Pod {
 
     fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    /// Waits until the log says `line` so often.
+    fn wait(&self, line: &str, times: usize) {
+        let end = Instant::now() + Duration::from_mins(1);
+        while self.log().matches(line).count() < times {
+            assert!(Instant::now() < end, "{line}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The audit trail, a JSON object a line.
@@ -189,6 +198,56 @@ fn what_changes_a_render_is_no_hit_and_a_denial_stays_one() {
     assert_eq!(of(r#"{"database.user":"ref+file://../secret.txt"}"#).ok(), one);
     let denied = of(r#"{"database.user":"ref+vault://secret/a#/b"}"#).fails();
     assert!(denied.starts_with("PermissionDenied: "), "{denied}");
+}
+
+#[test]
+fn keys_that_come_and_go_count_without_a_restart_and_what_one_opened_is_forgotten() {
+    let pod = Pod::new();
+    let keys = pod.path("keys");
+    fs::create_dir(&keys).unwrap();
+    let _sidecar = pod.start_with(&[("STRONGROOM_KEYS_DIR", keys.to_str().unwrap())]);
+    let refused = || pod.call(&[]).fails();
+    assert!(refused().contains("secrets/database.yaml"), "{}", refused());
+    fs::copy(top().join("examples/keys/test-only.agekey"), keys.join("test-only.agekey")).unwrap();
+    pod.wait("the keys changed, and what is there now counts", 1);
+    assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
+    fs::remove_file(keys.join("test-only.agekey")).unwrap();
+    pod.wait("the keys changed, and what is there now counts", 2);
+    assert!(refused().contains("secrets/database.yaml"), "{}", refused());
+    assert!(!pod.log().contains(MARKER), "{}", pod.log());
+}
+
+#[test]
+fn a_passphrase_that_is_gone_leaves_what_was_there_and_says_so() {
+    let pod = Pod::new();
+    let passphrase = pod.path("passphrase");
+    fs::write(&passphrase, "STRONGROOM-MARKER-passphrase\n").unwrap();
+    let _sidecar = pod.start_with(&[("STRONGROOM_PASSPHRASE_FILE", passphrase.to_str().unwrap())]);
+    fs::remove_file(&passphrase).unwrap();
+    pod.wait("the keys changed, and what was there before stays", 1);
+    assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
+    assert!(pod.page("/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(!pod.log().contains(MARKER), "{}", pod.log());
+}
+
+#[test]
+fn a_plugin_yaml_that_changes_counts_without_a_restart_unless_it_is_another_plugin() {
+    let pod = Pod::new();
+    let write = |name: &str, more: &str| {
+        let text = format!(
+            "kind: ConfigManagementPlugin\nmetadata: {{name: {name}}}\nspec: {{generate: {{command: [a]}}{more}}}\n"
+        );
+        fs::write(pod.path("plugin.yaml"), text).unwrap();
+    };
+    write("strongroom", "");
+    let _sidecar = pod.start();
+    write("strongroom", ", provideGitCreds: true");
+    pod.wait("plugin.yaml changed, and what is there now counts", 1);
+    for (change, name) in ["other", "["].into_iter().enumerate() {
+        write(name, "");
+        pod.wait("plugin.yaml changed, and what was there before stays", change + 1);
+    }
+    assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
 }
 
 #[test]

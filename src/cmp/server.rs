@@ -108,15 +108,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Empties the work directory and makes the socket. To be called inside the runtime.
+    /// Empties the work directory and makes the socket, which has the name that `plugin` has now. To be called inside the
+    /// runtime.
     pub fn bind(
         options: Options,
-        plugin: Plugin,
+        plugin: watch::Receiver<Plugin>,
         generate: Arc<dyn Generate>,
         meters: Meters,
     ) -> Result<Self, ServerError> {
         let workspaces = Workspaces::prepare(&options.workdir)?;
-        let path = options.plugins.join(plugin.socket());
+        let path = options.plugins.join(plugin.borrow().socket());
         let (closing, closed) = watch::channel(false);
         let service =
             Service::new(plugin, options.service.clone(), generate, workspaces.clone(), meters, closed);

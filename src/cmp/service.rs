@@ -171,7 +171,7 @@ impl CallError {
 pub struct Service(Arc<Inner>);
 
 struct Inner {
-    plugin: Plugin,
+    plugin: watch::Receiver<Plugin>,
     options: Options,
     generate: Arc<dyn Generate>,
     workspaces: Workspaces,
@@ -185,7 +185,7 @@ struct Inner {
 impl Service {
     /// A service that gives up what runs when `closing` turns true.
     pub fn new(
-        plugin: Plugin,
+        plugin: watch::Receiver<Plugin>,
         options: Options,
         generate: Arc<dyn Generate>,
         workspaces: Workspaces,
@@ -226,7 +226,7 @@ impl ConfigManagementPluginService for Service {
         &self,
         _request: Request<()>,
     ) -> Result<Response<CheckPluginConfigurationResponse>, Status> {
-        let plugin = &self.0.plugin;
+        let plugin = self.0.plugin.borrow();
         Ok(Response::new(CheckPluginConfigurationResponse {
             is_discovery_configured: plugin.discovery.is_some(),
             provide_git_creds: plugin.provide_git_creds,
@@ -363,7 +363,7 @@ impl Inner {
             Ok(workspace) => workspace,
             Err(error) => return self.decline(call, error.into()).await,
         };
-        let preserve_modes = self.plugin.preserve_file_mode;
+        let preserve_modes = self.plugin.borrow().preserve_file_mode;
         let (messages, checksum) = (&mut call.messages, &call.metadata.checksum);
         let receiving = async {
             Ok(intake::unpack(messages, checksum, &workspace, self.options.limits, preserve_modes).await?)
@@ -390,7 +390,8 @@ impl Inner {
 
     /// Says whether the plugin is for an app that does not name it.
     async fn is_match(&self, mut call: Call) -> Result<RepositoryResponse, CallError> {
-        let Some(discovery) = self.plugin.discovery.clone() else {
+        let discovery = self.plugin.borrow().discovery.clone();
+        let Some(discovery) = discovery else {
             self.drain(&mut call).await?;
             return Ok(RepositoryResponse::default());
         };
@@ -408,7 +409,8 @@ impl Inner {
     /// Says which parameters an app may set.
     async fn announce(&self, mut call: Call) -> Result<ParametersAnnouncementResponse, CallError> {
         self.drain(&mut call).await?;
-        Ok(ParametersAnnouncementResponse { parameter_announcements: self.plugin.parameters.clone() })
+        let parameter_announcements = self.plugin.borrow().parameters.clone();
+        Ok(ParametersAnnouncementResponse { parameter_announcements })
     }
 
     async fn drain(&self, call: &mut Call) -> Result<(), CallError> {

@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -68,6 +68,11 @@ fn echo() -> Arc<dyn Generate> {
     })
 }
 
+/// A plugin that stays as it is.
+fn steady(plugin: Plugin) -> watch::Receiver<Plugin> {
+    watch::channel(plugin).1
+}
+
 struct Running {
     folder: TempDir,
     socket: PathBuf,
@@ -82,6 +87,14 @@ impl Running {
     }
 
     fn start_with(generate: Arc<dyn Generate>, plugin: Plugin, service: service::Options) -> Self {
+        Self::start_as(steady(plugin), generate, service)
+    }
+
+    fn start_as(
+        plugin: watch::Receiver<Plugin>,
+        generate: Arc<dyn Generate>,
+        service: service::Options,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = options(&folder, service);
         let mut registry = Registry::default();
@@ -468,7 +481,7 @@ async fn what_outlives_the_grace_period_is_told_why() {
     });
     let folder = tempfile::tempdir().unwrap();
     let options = Options { grace: Duration::ZERO, ..options(&folder, service::Options::default()) };
-    let server = Server::bind(options, Plugin::default(), endless, Meters::default()).unwrap();
+    let server = Server::bind(options, steady(Plugin::default()), endless, Meters::default()).unwrap();
     let socket = server.path().to_owned();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(server.serve(async move { drop(stopped.await) }));
@@ -496,7 +509,7 @@ async fn a_stale_socket_is_replaced_and_another_file_is_not() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let bind = || {
         let options = options(&folder, service::Options::default());
-        Server::bind(options, Plugin::default(), echo(), Meters::default())
+        Server::bind(options, steady(Plugin::default()), echo(), Meters::default())
     };
     let first = bind().unwrap();
     let second = bind().unwrap();
@@ -542,6 +555,31 @@ async fn plugin_yaml_decides_on_discovery_and_announces_parameters() {
     let sent = stream::iter(messages(Some(metadata(&archive)), &archive));
     let answer = client.get_parameters_announcement(sent).await.unwrap().into_inner();
     assert_eq!(answer.parameter_announcements[0].collection_type, "array");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_plugin_yaml_that_changes_counts_for_the_next_call() {
+    let plugin = |text: &str| {
+        let text = format!("kind: ConfigManagementPlugin\nmetadata: {{name: a}}\nspec: {{{text}}}");
+        Plugin::parse(&text).unwrap()
+    };
+    let (change, current) = watch::channel(plugin("parameters: {static: [{name: before}]}"));
+    let running = Running::start_as(current, echo(), service::Options::default());
+    let mut client = running.client().await;
+    let archive = repository();
+    for (name, discovers) in [("before", false), ("after", true)] {
+        let sent = stream::iter(messages(Some(metadata(&archive)), &archive));
+        let answer = client.get_parameters_announcement(sent).await.unwrap().into_inner();
+        assert_eq!(answer.parameter_announcements[0].name, name);
+        let answer = client.check_plugin_configuration(()).await.unwrap().into_inner();
+        assert_eq!(answer.is_discovery_configured, discovers);
+        let sent = stream::iter(messages(Some(metadata(&archive)), &archive));
+        let answer = client.match_repository(sent).await.unwrap().into_inner();
+        assert_eq!(answer.is_supported, discovers);
+        change
+            .send_replace(plugin("discover: {fileName: Chart.yaml}, parameters: {static: [{name: after}]}"));
+    }
     running.stop().await;
 }
 

@@ -13,6 +13,7 @@ mod serve;
 mod template;
 mod terminal;
 mod version;
+mod watched;
 
 use std::fmt;
 use std::future::Future;
@@ -102,8 +103,9 @@ pub async fn run(
 ) -> Result<Secret<Vec<u8>>, Failure> {
     if let Command::Serve(args) = &cli.command {
         let confined = !args.unconfined_helm;
-        let renderer = assembly::renderer(&cli.operator, Trust::Application, &environment, confined)?;
-        return serve::run(args, renderer, stop).await;
+        let assemble = || assembly::renderer(&cli.operator, Trust::Application, &environment, confined);
+        let keys = assembly::key_files(&cli.operator, &environment);
+        return serve::run(args, assemble, keys, stop).await;
     }
     tokio::select! {
         output = once(cli, environment) => output,

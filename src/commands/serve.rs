@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::cmp::plugin::Plugin;
 use crate::cmp::server::{Options, Server};
 use crate::cmp::service::{self, Generate, Job, Rendered};
 use crate::commands::Failure;
+use crate::commands::watched::Watched;
 use crate::config::{Serve, Socket};
 use crate::fault::{Class, Fault};
 use crate::http::{self, Latch};
@@ -33,6 +34,9 @@ use crate::signals::Termination;
 
 /// How long the server may take to say that it serves.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks at the files of keys and of the plugin.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What a render may need, helm included.
 const MEMORY_OF_A_RENDER: u64 = 256 << 20;
@@ -54,12 +58,15 @@ impl Fault for ListenError {
     }
 }
 
-/// Serves until `stop`, and finishes what runs.
-pub(super) async fn run(
+/// Serves until `stop`, and finishes what runs. What `assemble` makes is made anew when one of the files `keys` changes.
+pub(super) async fn run<E: Fault>(
     args: &Serve,
-    renderer: Renderer,
+    assemble: impl Fn() -> Result<Renderer, E> + Send,
+    keys: Vec<PathBuf>,
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
+    let seen = Watched::new(keys);
+    let first = assemble()?;
     let latch = Latch::new(&["keys", "helm", "socket"]);
     let mut registry = Registry::default();
     let meters = Meters::register(&mut registry, args.metrics_by_app);
@@ -71,7 +78,7 @@ pub(super) async fn run(
         let _ = over.wait_for(|over| *over).await;
     });
     let serving = async {
-        let served = serve(args, renderer, meters, &latch, http, stop).await;
+        let served = serve(args, (assemble, first, seen), meters, &latch, http, stop).await;
         done.send_replace(true);
         served
     };
@@ -81,24 +88,24 @@ pub(super) async fn run(
 }
 
 /// Gets ready one condition after the other, and serves.
-async fn serve(
+async fn serve<E: Fault>(
     args: &Serve,
-    mut renderer: Renderer,
+    (assemble, first, mut keys): (impl Fn() -> Result<Renderer, E> + Send, Renderer, Watched),
     meters: Meters,
     latch: &Latch,
     http: SocketAddr,
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<(), Failure> {
     latch.open("keys");
-    let asked = renderer.helm.version(renderer.deadline()).await;
+    let asked = first.helm.version(first.deadline()).await;
     let version = asked.map_err(|error| Failure::of("start helm", &error))?;
     latch.open("helm");
-    if args.render_cache > 0 {
-        let room = usize::from(args.render_cache) << 20;
-        renderer.helm = Arc::new(Cached::new(renderer.helm, room, meters.clone()));
-    }
-    let plugin = plugin(&args.socket.plugin_config)?;
-    let server = Server::bind(options(args, &renderer), plugin, Arc::new(renderer), meters)?;
+    let mut config = Watched::new(vec![args.socket.plugin_config.clone()]);
+    let plugins = watch::Sender::new(plugin(&args.socket.plugin_config)?);
+    let options = options(args, &first);
+    let renderers = watch::Sender::new(Arc::new(keeping(first, args, &meters)));
+    let current = Arc::new(Current(renderers.subscribe()));
+    let server = Server::bind(options, plugins.subscribe(), current, meters.clone())?;
     latch.open("socket");
     let enforced = sandbox::is_enforced();
     if !enforced {
@@ -106,8 +113,53 @@ async fn serve(
     }
     let confined = enforced && !args.unconfined_helm;
     tracing::info!(socket = %server.path().display(), %http, helm = version, confined, "serving");
-    Ok(server.serve(stop.map(|_| ())).await?)
+    let watching = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if keys.changed() {
+                take(assemble().map_err(Failure::from), "the keys", |new| {
+                    renderers.send_replace(Arc::new(keeping(new, args, &meters)));
+                });
+            }
+            if config.changed() {
+                // What is borrowed cannot be replaced.
+                let new = plugin_like(&plugins.borrow(), &args.socket.plugin_config);
+                take(new, "plugin.yaml", |new| {
+                    plugins.send_replace(new);
+                });
+            }
+        }
+    };
+    tokio::select! {
+        served = server.serve(stop.map(|_| ())) => Ok(served?),
+        never = watching => never,
+    }
 }
+
+/// Puts what was read anew in the place of what was there, which stays where that failed.
+fn take<T>(read: Result<T, Failure>, what: &'static str, put: impl FnOnce(T)) {
+    match read {
+        Ok(new) => {
+            put(new);
+            tracing::info!("{what} changed, and what is there now counts");
+        }
+        Err(failure) => tracing::error!("{what} changed, and what was there before stays: {failure}"),
+    }
+}
+
+/// The renderer with a helm that keeps what it prints.
+fn keeping(mut renderer: Renderer, args: &Serve, meters: &Meters) -> Renderer {
+    if args.render_cache > 0 {
+        let room = usize::from(args.render_cache) << 20;
+        renderer.helm = Arc::new(Cached::new(renderer.helm, room, meters.clone()));
+    }
+    renderer
+}
+
+/// The socket has its name, which Argo CD knows.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin is another one now\nhelp: restart the sidecar to serve it")]
+struct OtherPluginError;
 
 /// Asks whether the server on the socket serves.
 pub(super) async fn health(args: &Socket) -> Result<Secret<Vec<u8>>, Failure> {
@@ -118,6 +170,12 @@ pub(super) async fn health(args: &Socket) -> Result<Secret<Vec<u8>>, Failure> {
 
 fn plugin(config: &Path) -> Result<Plugin, Failure> {
     if config.exists() { Ok(Plugin::read(config)?) } else { Ok(Plugin::default()) }
+}
+
+/// What is configured now, if `before` has the same socket.
+fn plugin_like(before: &Plugin, config: &Path) -> Result<Plugin, Failure> {
+    let now = plugin(config)?;
+    if now.socket() == before.socket() { Ok(now) } else { Err(Failure::internal(OtherPluginError)) }
 }
 
 fn options(args: &Serve, renderer: &Renderer) -> Options {
@@ -150,10 +208,14 @@ fn slots_for(cores: usize, memory: Option<u64>) -> usize {
     cores.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)
 }
 
-impl Generate for Renderer {
+/// The renderer of the keys that are there now. A render ends with the one that it began with.
+struct Current(watch::Receiver<Arc<Renderer>>);
+
+impl Generate for Current {
     fn generate<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Rendered, Box<dyn Fault>>> {
+        let renderer = self.0.borrow().clone();
         Box::pin(async move {
-            let rendered = self
+            let rendered = renderer
                 .render_app(&job.environment, &job.root, &job.app_dir, job.deadline, job.observer.clone())
                 .await;
             let rendered = rendered.map_err(|error| Box::new(error) as Box<dyn Fault>)?;
