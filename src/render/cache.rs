@@ -264,12 +264,13 @@ impl Hash {
 pub fn is_repeatable(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some(begin) = memchr::memmem::find(rest, b"{{") {
-        let action = &rest[begin + 2..];
-        let end = memchr::memmem::find(action, b"}}").unwrap_or(action.len());
+        rest = &rest[begin + 2..];
+        let action = &rest[..memchr::memmem::find(rest, b"{{").unwrap_or(rest.len())];
+        // The last, since a string in an action may have them too.
+        let end = memchr::memmem::rfind(action, b"}}").unwrap_or(action.len());
         if words(&action[..end]).any(is_chance) {
             return false;
         }
-        rest = &action[end..];
     }
     true
 }
@@ -540,6 +541,7 @@ mod tests {
             ("{{ a }}{{ b }}\n{{ $x := randAlphaNum 8 }}", false),
             ("{{ tpl \"{{ shuffle .a }}\" . }}", false),
             ("{{ never closed: bcrypt", false),
+            ("{{ print \"}}\" now }}", false),
             ("{{ genSelfSignedCertWithKey 1 }}", false),
         ] {
             assert_eq!(is_repeatable(text.as_bytes()), expected, "{text}");
