@@ -84,10 +84,7 @@ async fn references_mean_what_the_table_says_here_and_in_vals() {
 
 #[tokio::test]
 async fn ciphertexts_of_a_real_key_say_the_same_here_and_in_vals() {
-    let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
-    let table: Table = serde_yaml::from_str(nothing).unwrap();
-    let (repository, moto) = world(&table);
-    let resolver = resolver(&table.environment, &moto);
+    let moto = Moto::start();
     let key = moto.create_key();
     let plain = moto.encrypt(&key, "user: STRONGROOM-MARKER", &[]);
     let bound = moto.encrypt(&key, "STRONGROOM-MARKER", &[("team", "a")]);
@@ -99,19 +96,13 @@ async fn ciphertexts_of_a_real_key_say_the_same_here_and_in_vals() {
         (format!("ref+awskms://{bound}?optional=true&{}", context("b")), Err("invalid".to_owned())),
         (format!("ref+awskms://{bound}"), Err("invalid".to_owned())),
     ] {
-        let input = format!("a: {reference}\n");
-        assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
-        let theirs = vals(&table.environment, &moto, &repository.path(), &input);
-        assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
+        assert_both(&reference, expected, &moto).await;
     }
 }
 
 #[tokio::test]
 async fn arns_are_paths_here_and_in_vals() {
-    let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
-    let table: Table = serde_yaml::from_str(nothing).unwrap();
-    let (repository, moto) = world(&table);
-    let resolver = resolver(&table.environment, &moto);
+    let moto = Moto::start();
     let arn = moto.create_secret("team/arn", r#"{"user": "STRONGROOM-MARKER", "port": 5432}"#);
     for (reference, expected) in [
         (format!("ref+awssecrets://{arn}#/user"), Ok(serde_json::json!({"a": "STRONGROOM-MARKER"}))),
@@ -123,19 +114,13 @@ async fn arns_are_paths_here_and_in_vals() {
         (format!("ref+awssecrets://{arn}#/absent"), Err("not_found".to_owned())),
         (format!("ref+awssecrets://{arn}-absent"), Err("not_found".to_owned())),
     ] {
-        let input = format!("a: {reference}\n");
-        assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
-        let theirs = vals(&table.environment, &moto, &repository.path(), &input);
-        assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
+        assert_both(&reference, expected, &moto).await;
     }
 }
 
 #[tokio::test]
 async fn versions_and_binary_secrets_are_the_same_here_and_in_vals() {
-    let nothing = "environment: {}\nfiles: {}\nsecrets: {}\nparameters: {}\nrows: []\n";
-    let table: Table = serde_yaml::from_str(nothing).unwrap();
-    let (repository, moto) = world(&table);
-    let resolver = resolver(&table.environment, &moto);
+    let moto = Moto::start();
     let put = |value: &str| {
         let input = serde_json::json!({"SecretId": "team/versions", "SecretString": value});
         let made = moto.call("secretsmanager", "secretsmanager.PutSecretValue", &input);
@@ -165,13 +150,20 @@ async fn versions_and_binary_secrets_are_the_same_here_and_in_vals() {
         ("awsssm://team/versions?version=2".to_owned(), Some("STRONGROOM-MARKER second")),
         ("awsssm://team/versions?version=3".to_owned(), None),
     ] {
-        let input = format!("a: ref+{reference}\n");
         let expected =
             expected.map_or_else(|| Err("not_found".to_owned()), |text| Ok(serde_json::json!({ "a": text })));
-        assert_eq!(evaluate(&resolver, &repository.path(), &input).await, expected, "{reference}");
-        let theirs = vals(&table.environment, &moto, &repository.path(), &input);
-        assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
+        assert_both(&format!("ref+{reference}"), expected, &moto).await;
     }
+}
+
+/// `a: reference` is evaluated to `expected` here, and in vals where it is no error.
+async fn assert_both(reference: &str, expected: Outcome, moto: &Moto) {
+    let (repository, environment) = (Repository::new(), BTreeMap::new());
+    let input = format!("a: {reference}\n");
+    let ours = evaluate(&resolver(&environment, moto), &repository.path(), &input).await;
+    assert_eq!(ours, expected, "{reference}");
+    let theirs = vals(&environment, moto, &repository.path(), &input);
+    assert_eq!(theirs.ok(), expected.ok(), "{reference} in vals");
 }
 
 /// The commands of both, and what is compared: text, or data where vals sorts keys and prints them anew.
