@@ -286,3 +286,33 @@ fn the_rule_of_the_configuration_is_the_one_that_sops_takes() {
         "secret=1\n"
     );
 }
+
+#[test]
+fn decrypt_writes_what_it_prints_for_the_owner_only_and_whole_or_not_at_all() {
+    let desk = Desk::new();
+    desk.repository.write("a.yaml", format!("# note\na: {MARKER}\n"));
+    desk.encrypt().args(["-i", "a.yaml"]).ok();
+    let sealed = desk.read("a.yaml");
+    let plain = desk.product().args(["decrypt", "a.yaml"]).ok();
+    let mode = |name: &str| fs::metadata(desk.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(desk.product().args(["decrypt", "--output", "b.yaml", "a.yaml"]).ok(), "");
+    assert_eq!((desk.read("b.yaml"), mode("b.yaml")), (plain.clone(), 0o600));
+    assert_eq!(desk.read("a.yaml"), sealed);
+    for (args, code) in [
+        (&["decrypt", "--output", "no/b.yaml", "a.yaml"][..], 3),
+        (&["decrypt", "-i", "-"][..], 8),
+        (&["decrypt", "-i", "b.yaml"][..], 1),
+        (&["decrypt", "-i", "--output", "c.yaml", "a.yaml"][..], 2),
+    ] {
+        let output = desk.product().args(args).output();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", output.stderr);
+        assert!(!output.stderr.contains(MARKER), "{}", output.stderr);
+    }
+    assert_eq!((desk.read("a.yaml"), desk.read("b.yaml")), (sealed, plain.clone()));
+    assert_eq!(desk.product().args(["decrypt", "-i", "a.yaml"]).ok(), "");
+    assert_eq!((desk.read("a.yaml"), mode("a.yaml")), (plain, 0o600));
+    let left = fs::read_dir(desk.repository.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".strongroom-"));
+    assert_eq!(left.count(), 0);
+}

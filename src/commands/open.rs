@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::commands::files::{self, Content};
 use crate::commands::{Failure, directory, input};
 use crate::config::{Decrypt, Get, Resolve, ResolvedForm};
 use crate::document::edit::push;
@@ -18,9 +19,12 @@ use crate::sops;
 use crate::sops::file::FileFormat;
 use crate::sops::open::{SopsError, ValueError};
 
-/// The whole file, opened.
+/// The whole file, opened, or nothing where it was written.
 pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
     let name = args.file.display().to_string();
+    if args.in_place && name == "-" {
+        return Err(Failure { code: 8, ..Failure::usage("stdin has no place\nhelp: say --output FILE") });
+    }
     let bytes = input(&args.file).map_err(|error| {
         let code = if error.class() == Class::NotFound { 100 } else { 2 };
         Failure { code, ..Failure::from(error) }
@@ -36,7 +40,11 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
         let failure = Failure::of(format!("decrypt {name}"), &error);
         Failure { code: code_of_sops(&error).unwrap_or(failure.code), ..failure }
     });
-    Ok(opened?.content)
+    let content = opened?.content;
+    match if args.in_place { Some(&args.file) } else { args.output.as_ref() } {
+        None => Ok(content),
+        Some(path) => files::write(path, content.expose(), Content::Plaintext).map(|()| Secret::default()),
+    }
 }
 
 /// The exit code of `sops decrypt`, for scripts that know it, where it is not the usual one.

@@ -337,6 +337,12 @@ pub struct Decrypt {
     /// What sops took the file for, where neither its name nor its content tells.
     #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
     pub input_type: Option<String>,
+    /// Put the plaintext into the place of the file, for its owner only.
+    #[arg(short, long, conflicts_with = "output")]
+    pub in_place: bool,
+    /// Write the plaintext to this file, for its owner only.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `resolve`.
