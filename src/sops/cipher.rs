@@ -1,12 +1,9 @@
 //! One encrypted value: `ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]`, AES-256-GCM with the path as associated data.
 //!
 //! sops takes a nonce of 32 bytes; 12 and 16 are accepted as sops accepts them. What a value decrypts to is
-//! typed here and nowhere else. A cipher that opened a file seals what it saw there as it was sealed before, so that a
-//! change of one value changes no other line.
+//! typed here and nowhere else.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
 
 use aes_gcm::aead::consts::{U12, U16, U32};
 use aes_gcm::aead::generic_array::{ArrayLength, GenericArray};
@@ -17,7 +14,6 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
-use sha2::{Digest, Sha256};
 
 use super::keys::DataKey;
 use crate::document::scalar::{self, Scalar};
@@ -100,24 +96,12 @@ impl Opened {
 }
 
 /// Opens and seals the values of one file.
-pub struct Cipher {
-    aes: Aes256,
-    /// What was opened, by a digest of path, type and content.
-    seen: Option<RefCell<Seen>>,
-}
-
-type Seen = HashMap<[u8; 32], VecDeque<String>>;
+pub struct Cipher(Aes256);
 
 impl Cipher {
     /// With the data key of the file, which has 32 bytes.
     pub fn new(key: &DataKey) -> Result<Self, CipherError> {
-        let aes = Aes256::new_from_slice(key.expose()).map_err(|_| CipherError::Key)?;
-        Ok(Self { aes, seen: None })
-    }
-
-    /// As [`Self::new`], and what it opens it seals again to the same text.
-    pub fn remembering(key: &DataKey) -> Result<Self, CipherError> {
-        Ok(Self { seen: Some(RefCell::default()), ..Self::new(key)? })
+        Aes256::new_from_slice(key.expose()).map(Self).map_err(|_| CipherError::Key)
     }
 
     /// Opens `value`, which stands at `path`: the keys that lead to it, each with a `:` behind it.
@@ -127,29 +111,15 @@ impl Cipher {
         }
         let sealed = Sealed::parse(value).ok_or(CipherError::Grammar)?;
         let data = self.decrypt(&sealed, path.as_bytes())?;
-        let opened = typed(data, sealed.kind)?;
-        if let Some(seen) = &self.seen {
-            seen.borrow_mut().entry(digest(&opened, path)).or_default().push_back(value.to_owned());
-        }
-        Ok(opened)
+        typed(data, sealed.kind)
     }
 
     /// Seals `plaintext`, to stand at `path`.
     pub fn seal(&self, plaintext: &Opened, path: &str) -> Result<String, CipherError> {
-        let seen = self.seen.as_ref().and_then(|seen| {
-            let mut seen = seen.borrow_mut();
-            let values = seen.get_mut(&digest(plaintext, path))?;
-            // Equal items of a list have one path: each gets its own back, and new ones that of the last.
-            if values.len() > 1 { values.pop_front() } else { values.front().cloned() }
-        });
-        seen.map_or_else(|| self.encrypt(plaintext, path), Ok)
-    }
-
-    fn encrypt(&self, plaintext: &Opened, path: &str) -> Result<String, CipherError> {
         let mut nonce = GenericArray::<u8, U32>::default();
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| CipherError::Random)?;
         let mut data = Secret::new(plaintext.content().into_owned());
-        let tag = AesGcm::<Aes256, U32>::from(self.aes.clone())
+        let tag = AesGcm::<Aes256, U32>::from(self.0.clone())
             .encrypt_in_place_detached(&nonce, path.as_bytes(), data.expose_mut())
             .map_err(|_| CipherError::Large)?;
         let [data, nonce, tag] = [data.expose(), &nonce[..], &tag].map(|bytes| BASE64_STANDARD.encode(bytes));
@@ -177,7 +147,7 @@ impl Cipher {
         mut data: Secret<Vec<u8>>,
         tag: &[u8],
     ) -> Result<Secret<Vec<u8>>, CipherError> {
-        AesGcm::<Aes256, N>::from(self.aes.clone())
+        AesGcm::<Aes256, N>::from(self.0.clone())
             .decrypt_in_place_detached(
                 GenericArray::from_slice(nonce),
                 path,
@@ -187,17 +157,6 @@ impl Cipher {
             .map_err(|_| CipherError::Tag)?;
         Ok(data)
     }
-}
-
-fn digest(plaintext: &Opened, path: &str) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [plaintext.kind().as_bytes(), path.as_bytes()] {
-        hash.update(part);
-        // No path and no type holds it.
-        hash.update([0]);
-    }
-    hash.update(plaintext.content());
-    hash.finalize().into()
 }
 
 struct Sealed<'v> {
@@ -366,8 +325,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_and_what_was_seen_is_sealed_to_the_same_text() {
-        let remembering = Cipher::remembering(&key()).unwrap();
+    fn what_is_sealed_opens_where_it_was_sealed_and_no_two_are_alike() {
+        let cipher = Cipher::new(&key()).unwrap();
         for plaintext in [
             Opened::Text(Secret::new(b"STRONGROOM-MARKER".to_vec())),
             Opened::Int(-5),
@@ -376,25 +335,11 @@ pub(super) mod tests {
             Opened::Time("2020-01-02T00:00:00Z".to_owned()),
             Opened::Comment(Secret::new(" c".to_owned())),
         ] {
-            let sealed = Cipher::new(&key()).unwrap().seal(&plaintext, "a:").unwrap();
+            let sealed = cipher.seal(&plaintext, "a:").unwrap();
             assert_eq!(open(&sealed, "a:").unwrap(), plaintext);
-            assert_eq!(remembering.open(&sealed, "a:").unwrap(), plaintext);
-            assert_eq!(remembering.seal(&plaintext, "a:").unwrap(), sealed);
-            assert_ne!(remembering.seal(&plaintext, "b:").unwrap(), sealed);
+            assert_eq!(open(&sealed, "b:").unwrap_err(), CipherError::Tag);
+            assert_ne!(cipher.seal(&plaintext, "a:").unwrap(), sealed);
         }
-    }
-
-    #[test]
-    fn equal_items_of_a_list_keep_their_own_ciphertexts() {
-        let (text, plain) = (Opened::Int(1), Cipher::new(&key()).unwrap());
-        let [first, second] = [plain.seal(&text, "l:").unwrap(), plain.seal(&text, "l:").unwrap()];
-        assert_ne!(first, second);
-        let cipher = Cipher::remembering(&key()).unwrap();
-        for sealed in [&first, &second] {
-            cipher.open(sealed, "l:").unwrap();
-        }
-        let again: Vec<_> = (0..3).map(|_| cipher.seal(&text, "l:").unwrap()).collect();
-        assert_eq!(again, [first, second.clone(), second]);
     }
 
     #[test]

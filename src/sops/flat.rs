@@ -117,7 +117,7 @@ impl<'t> FlatFile<'t> {
         self.open_by(&Cipher::new(key)?, options)
     }
 
-    /// As [`Self::open`], by a cipher that may remember what it opens.
+    /// As [`Self::open`], by the cipher of the data key.
     pub fn open_by(&self, cipher: &Cipher, options: OpenOptions) -> Result<OpenedFlat, SopsError> {
         self.decrypt(cipher, options).map_err(|error| newer(&self.metadata.version, error))
     }

@@ -85,7 +85,7 @@ impl<'t> SealedFile<'t> {
         self.open_by(&Cipher::new(key)?, options)
     }
 
-    /// As [`Self::open`], by a cipher that may remember what it opens.
+    /// As [`Self::open`], by the cipher of the data key.
     pub fn open_by(&self, cipher: &Cipher, options: OpenOptions) -> Result<Opened, SopsError> {
         self.decrypt(cipher, options).map_err(|error| newer(&self.metadata.version, error))
     }
