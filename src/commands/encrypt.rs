@@ -149,14 +149,13 @@ type Found = (Option<Creation>, Indent);
 
 /// The rule for the file `name`, where there is a configuration.
 fn rule_of(name: &Path, args: &authoring::Creation) -> Result<Found, (CreationError, PathBuf)> {
-    let Some(path) = args.rules.config.clone().or_else(nearest_config) else { return Ok(Found::default()) };
+    let Some(path) = args.config.clone().or_else(nearest_config) else { return Ok(Found::default()) };
     let failed = |error| (error, path.clone());
     let text = fs::read_to_string(&path).map_err(|error| failed(CreationError::Read(error)))?;
     let config = Config::parse(&text).map_err(failed)?;
     let (config_path, file) = (absolute(&path), absolute(name));
     let relative = config_path.parent().and_then(|folder| file.strip_prefix(folder).ok()).unwrap_or(&file);
-    let context = Vec::new();
-    let rule = config.rule_for(&relative.to_string_lossy(), &context).map_err(failed)?;
+    let rule = config.rule_for(&relative.to_string_lossy()).map_err(failed)?;
     Ok((rule, config.indent))
 }
 

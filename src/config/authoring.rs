@@ -40,20 +40,12 @@ pub struct Encrypt {
     pub creation: Creation,
 }
 
-/// Where the rules of new files are.
-#[derive(Args, Debug)]
-pub struct Rules {
-    /// The configuration with the creation rules; by default the nearest .sops.yaml of this folder and those above it.
-    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
 /// With which keys, and what of a file, is encrypted. Keys that are named here are used instead of those of the rule.
 #[derive(Args, Debug)]
 pub struct Creation {
-    /// Where the rules are.
-    #[command(flatten)]
-    pub rules: Rules,
+    /// The configuration with the creation rules; by default the nearest .sops.yaml of this folder and those above it.
+    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// age recipients or SSH public keys, comma-separated.
     #[arg(short, long, env = "SOPS_AGE_RECIPIENTS", value_name = "LIST")]
     pub age: Option<String>,

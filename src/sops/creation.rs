@@ -55,13 +55,7 @@ impl Config {
     }
 
     /// The rule for the file at `path`, from the folder of the configuration on. `None`: it has no rules at all.
-    ///
-    /// `context` is the encryption context of KMS keys that do not say their own.
-    pub fn rule_for(
-        &self,
-        path: &str,
-        context: &[(String, String)],
-    ) -> Result<Option<Creation>, CreationError> {
+    pub fn rule_for(&self, path: &str) -> Result<Option<Creation>, CreationError> {
         let Some(rules) = &self.rules else { return Ok(None) };
         for rule in rules {
             let pattern = text(rule, "path_regex")?.unwrap_or_default();
@@ -71,14 +65,14 @@ impl Config {
                 None => return Err(CreationError::Pattern { pattern: pattern.to_owned() }),
             };
             if matches {
-                return creation(rule, context).map(Some);
+                return creation(rule).map(Some);
             }
         }
         Err(CreationError::NoRule { path: path.to_owned() })
     }
 }
 
-fn creation(rule: &Value, context: &[(String, String)]) -> Result<Creation, CreationError> {
+fn creation(rule: &Value) -> Result<Creation, CreationError> {
     let mut stated = Vec::new();
     for field in Stated::FIELDS {
         if let Some(text) = text(rule, field)?.filter(|text| !text.is_empty()) {
@@ -93,14 +87,14 @@ fn creation(rule: &Value, context: &[(String, String)]) -> Result<Creation, Crea
         Some(text) => Some(text.parse().map_err(|_| CreationError::kind("shamir_threshold", "a number"))?),
     };
     Ok(Creation {
-        groups: groups(rule, context)?,
+        groups: groups(rule)?,
         threshold: threshold.filter(|threshold| *threshold > 0),
         rule: stated.pop(),
         mac_only_encrypted: matches!(field(rule, "mac_only_encrypted"), Some(Value::Bool(true))),
     })
 }
 
-fn groups(rule: &Value, context: &[(String, String)]) -> Result<Vec<Vec<SealedKey>>, CreationError> {
+fn groups(rule: &Value) -> Result<Vec<Vec<SealedKey>>, CreationError> {
     let groups = items(rule, "key_groups")?;
     if !groups.is_empty() {
         return groups.iter().map(|entry| Ok(distinct(group(entry)?))).collect();
@@ -111,7 +105,7 @@ fn groups(rule: &Value, context: &[(String, String)]) -> Result<Vec<Vec<SealedKe
         keys.push(named::age(&name)?);
     }
     keys.extend(names(rule, "pgp")?.iter().map(|name| named::pgp(name)));
-    keys.extend(names(rule, "kms")?.iter().map(|name| named::kms(name, context, profile)));
+    keys.extend(names(rule, "kms")?.iter().map(|name| named::kms(name, &[], profile)));
     keys.extend(names(rule, "gcp_kms")?.iter().map(|name| named::gcp_kms(name)));
     for name in names(rule, "hckms")? {
         keys.push(named::hckms(&name)?);
@@ -284,7 +278,7 @@ mod tests {
     use super::*;
 
     fn ids(text: &str, path: &str) -> Result<Vec<Vec<String>>, String> {
-        let creation = Config::parse(text).and_then(|config| config.rule_for(path, &[]));
+        let creation = Config::parse(text).and_then(|config| config.rule_for(path));
         let groups = creation.map_err(|error| error.to_string())?.map(|creation| creation.groups);
         let ids = |group: Vec<SealedKey>| group.iter().map(SealedKey::id).collect();
         Ok(groups.unwrap_or_default().into_iter().map(ids).collect())
@@ -320,7 +314,7 @@ stores: {yaml: {indent: 2}, json_binary: {indent: -1}}
         }
         let config = Config::parse(RULES).unwrap();
         assert_eq!(config.indent, Indent { yaml: Some(2), json_binary: None });
-        let creation = config.rule_for("a.env", &[]).unwrap().unwrap();
+        let creation = config.rule_for("a.env").unwrap().unwrap();
         assert_eq!(creation.threshold, Some(2));
         assert_eq!(creation.rule.unwrap().field, "encrypted_regex");
     }
