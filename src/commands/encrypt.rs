@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::commands::files::{self, Content};
-use crate::commands::{Failure, input};
+use crate::commands::{Failure, input_of_sops};
 use crate::config::authoring::{self, Encrypt};
-use crate::fault::{Class, Fault};
 use crate::secret::Secret;
 use crate::sops::cipher::Cipher;
 use crate::sops::creation::{Config, Creation, CreationError};
@@ -28,19 +27,13 @@ pub(super) async fn run(args: &Encrypt, wrappers: &Wrappers) -> Result<Secret<Ve
         return Err(Failure { code: 8, ..Failure::usage(reason) });
     }
     let name = plain_name(args.filename_override.as_ref().unwrap_or(&args.file));
-    let bytes = input(&args.file).map_err(|error| {
-        let code = if error.class() == Class::NotFound { 100 } else { 2 };
-        Failure { code, ..Failure::from(error) }
-    })?;
+    let bytes = input_of_sops(&args.file)?;
     let format = args.input_type.as_deref().and_then(FileFormat::named);
     let format =
         format.or_else(|| FileFormat::of_name(&name.to_string_lossy())).unwrap_or(FileFormat::Binary);
     let sealed = sealed(bytes.expose(), &name, format, &args.creation, wrappers).await?;
     let path = if args.in_place { Some(&args.file) } else { args.output.as_ref() };
-    match path {
-        None => Ok(sealed),
-        Some(path) => files::write(path, sealed.expose(), Content::Ciphertext).map(|()| Secret::default()),
-    }
+    files::give(sealed, path, Content::Ciphertext)
 }
 
 /// Seals `bytes`, the content of the file `name`, with a new data key.

@@ -3,10 +3,11 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::commands::Failure;
 use crate::fault::{Class, Fault};
+use crate::secret::Secret;
 
 /// sops's exit code when the result cannot be written.
 const CODE: u8 = 3;
@@ -20,8 +21,18 @@ pub(super) enum Content {
     Plaintext,
 }
 
+/// `bytes` for stdout; nothing where they were written to `path`.
+pub(super) fn give(
+    bytes: Secret<Vec<u8>>,
+    path: Option<&PathBuf>,
+    content: Content,
+) -> Result<Secret<Vec<u8>>, Failure> {
+    let Some(path) = path else { return Ok(bytes) };
+    write(path, bytes.expose(), content).map(|()| Secret::default())
+}
+
 /// Puts `bytes` in the place of the file at `path`, which is as it was where that fails. A link stays a link.
-pub(super) fn write(path: &Path, bytes: &[u8], content: Content) -> Result<(), Failure> {
+fn write(path: &Path, bytes: &[u8], content: Content) -> Result<(), Failure> {
     try_write(path, bytes, content).map_err(|source| {
         let error = OutputError { path: path.display().to_string(), source };
         Failure { code: CODE, ..Failure::from(error) }

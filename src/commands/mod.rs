@@ -224,6 +224,14 @@ fn directory(path: &Path) -> Result<PathBuf, InputError> {
     path.canonicalize().map_err(|source| InputError { path: path.display().to_string(), source })
 }
 
+/// As [`input`], with the exit codes of sops.
+fn input_of_sops(path: &Path) -> Result<Secret<Vec<u8>>, Failure> {
+    input(path).map_err(|error| {
+        let code = if error.class() == Class::NotFound { 100 } else { 2 };
+        Failure { code, ..Failure::from(error) }
+    })
+}
+
 /// A file that the person named, or stdin for `-`.
 fn input(path: &Path) -> Result<Secret<Vec<u8>>, InputError> {
     use io::Read;

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use crate::commands::files::{self, Content};
-use crate::commands::{Failure, directory, input};
+use crate::commands::{Failure, directory, input, input_of_sops};
 use crate::config::{Decrypt, Get, Resolve, ResolvedForm};
 use crate::document::edit::push;
 use crate::document::value::Value;
 use crate::document::{self, Format};
-use crate::fault::{Class, Fault};
+use crate::fault::Fault;
 use crate::policy::Who;
 use crate::refs::grammar::Expression;
 use crate::render::values::Resolved;
@@ -25,10 +25,7 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
     if args.in_place && name == "-" {
         return Err(Failure { code: 8, ..Failure::usage("stdin has no place\nhelp: say --output FILE") });
     }
-    let bytes = input(&args.file).map_err(|error| {
-        let code = if error.class() == Class::NotFound { 100 } else { 2 };
-        Failure { code, ..Failure::from(error) }
-    })?;
+    let bytes = input_of_sops(&args.file)?;
     let text =
         document::text_of(bytes.expose()).map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
     let format = args.input_type.as_deref().and_then(FileFormat::named);
@@ -40,11 +37,8 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
         let failure = Failure::of(format!("decrypt {name}"), &error);
         Failure { code: code_of_sops(&error).unwrap_or(failure.code), ..failure }
     });
-    let content = opened?.content;
-    match if args.in_place { Some(&args.file) } else { args.output.as_ref() } {
-        None => Ok(content),
-        Some(path) => files::write(path, content.expose(), Content::Plaintext).map(|()| Secret::default()),
-    }
+    let path = if args.in_place { Some(&args.file) } else { args.output.as_ref() };
+    files::give(opened?.content, path, Content::Plaintext)
 }
 
 /// The exit code of `sops decrypt`, for scripts that know it, where it is not the usual one.
