@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// As deep as keys are looked for.
-const DEPTH: usize = 3;
+use crate::sops::keys::folder::DEPTH_LIMIT;
+
 /// More files than a folder of keys has.
 const MOST: usize = 10_000;
 
@@ -41,7 +41,7 @@ impl Watched {
 fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
     let mut stamps = Vec::new();
     for path in paths {
-        stamp(path, DEPTH, &mut stamps);
+        stamp(path, DEPTH_LIMIT, &mut stamps);
     }
     stamps.sort();
     stamps

@@ -21,7 +21,7 @@ use crate::sops::keys::pgp::seal::PgpRecipients;
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 const FILES_LIMIT: usize = 1000;
 /// Folders inside the folder, as a projected volume makes them.
-const DEPTH_LIMIT: usize = 3;
+pub const DEPTH_LIMIT: usize = 3;
 
 const AGE_BLOCK: &str = "AGE ENCRYPTED FILE";
 const PUBLIC_BLOCK: &str = "PGP PUBLIC KEY BLOCK";
