@@ -95,17 +95,10 @@ impl Region<'_> {
         let turn = self.turns.turn().await;
         let answer = request.send().await;
         drop(turn);
-        let answer = answer.map_err(|error| self.failure(&AwsError::of(&error)))?;
+        let answer = answer
+            .map_err(|error| ciphertext::unforgiven(aws::failure(&AwsError::of(&error), &self.connection)))?;
         let plaintext = answer.plaintext.ok_or_else(|| invalid("KMS gave no plaintext"))?;
         Ok(Secret::new(plaintext.into_inner()))
-    }
-
-    fn failure(&self, error: &AwsError) -> FetchError {
-        let mut failure = aws::failure(error, &self.connection);
-        if failure.class == Class::NotFound {
-            failure.class = Class::Invalid;
-        }
-        failure
     }
 }
 

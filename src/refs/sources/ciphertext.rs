@@ -19,6 +19,14 @@ pub(super) fn decode(path: &str) -> Result<Vec<u8>, FetchError> {
     bytes.ok_or_else(|| FetchError::new(Class::Invalid, invalid))
 }
 
+/// What a key service says of a key: one that is gone is an error that nothing forgives, for the ciphertext is there.
+pub(super) fn unforgiven(mut failure: FetchError) -> FetchError {
+    if failure.class == Class::NotFound {
+        failure.class = Class::Invalid;
+    }
+    failure
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,14 +67,9 @@ impl Source for Kms {
 
 impl Kms {
     async fn decrypt(&self, at: &Locator) -> Result<Document, FetchError> {
-        let ciphertext = ciphertext::decode(&at.path)?;
-        self.google.decrypt(&self.key, &ciphertext).await.map_err(|error| {
-            let mut failure = failure(&error, &self.key);
-            if failure.class == Class::NotFound {
-                failure.class = Class::Invalid;
-            }
-            failure
-        })
+        let sealed = ciphertext::decode(&at.path)?;
+        let answer = self.google.decrypt(&self.key, &sealed).await;
+        answer.map_err(|error| ciphertext::unforgiven(failure(&error, &self.key)))
     }
 }
 
