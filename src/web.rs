@@ -13,8 +13,11 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Identity, RequestBuilder, Response};
+use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::fault::{Class, Fault};
@@ -153,6 +156,43 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, WebError> {
         tokio::time::sleep(pause(attempt)).await;
         attempt += 1;
     }
+}
+
+/// As [`send`], when it is its turn and as who `bearer` says; once more where the server does not know that login any more.
+///
+/// `forget` makes `bearer` log in anew; `failed` tells what went wrong in the caller's words.
+pub async fn send_as<'a, E>(
+    request: RequestBuilder,
+    turns: &Semaphore,
+    bearer: impl Fn() -> BoxFuture<'a, Result<HeaderValue, E>>,
+    forget: impl Fn() -> BoxFuture<'a, ()>,
+    failed: impl Fn(&WebError) -> E,
+) -> Result<Answer, E> {
+    let again = request.try_clone().expect("a body that is no stream can be sent again");
+    let token = bearer().await?;
+    let answer = in_turn(request, turns, &token).await.map_err(|error| failed(&error))?;
+    if answer.status != 401 {
+        return Ok(answer);
+    }
+    // The token may have been taken back before its end, and another request may have renewed it since.
+    let mut renewed = bearer().await?;
+    if renewed == token {
+        forget().await;
+        renewed = bearer().await?;
+    }
+    if renewed == token {
+        return Ok(answer);
+    }
+    in_turn(again, turns, &renewed).await.map_err(|error| failed(&error))
+}
+
+async fn in_turn(
+    request: RequestBuilder,
+    turns: &Semaphore,
+    token: &HeaderValue,
+) -> Result<Answer, WebError> {
+    let _turn = turns.acquire().await.expect("the semaphore is never closed");
+    send(request.header("Authorization", token)).await
 }
 
 async fn once(response: impl Future<Output = Result<Response, reqwest::Error>>) -> Result<Answer, WebError> {

@@ -10,9 +10,9 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::FutureExt as _;
 use regex::Regex;
 use reqwest::RequestBuilder;
-use reqwest::header::HeaderValue;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -134,32 +134,15 @@ impl Azure {
         request: impl FnOnce(reqwest::Client) -> RequestBuilder,
     ) -> Result<Secret<String>, AzureError> {
         let client = self.clients.to(vault.url()).map_err(|error| AzureError::of(&error))?;
-        let (request, scope) = (request(client), scope(vault));
-        let again = request.try_clone().expect("a body that is no stream can be sent again");
-        let token = self.login.bearer(&scope, &self.clients).await?;
-        let mut answer = self.send(request, &token).await?;
-        if answer.status == 401 {
-            // The token may have been taken back before its end, and another request may have renewed it since.
-            let mut renewed = self.login.bearer(&scope, &self.clients).await?;
-            if renewed == token {
-                self.login.forget(&scope).await;
-                renewed = self.login.bearer(&scope, &self.clients).await?;
-            }
-            if renewed != token {
-                answer = self.send(again, &renewed).await?;
-            }
-        }
+        let scope = scope(vault);
+        let bearer = || self.login.bearer(&scope, &self.clients).boxed();
+        let forget = || self.login.forget(&scope).boxed();
+        let answer = web::send_as(request(client), &self.limit, bearer, forget, AzureError::of).await?;
         if answer.status != 200 {
             return Err(AzureError::refused(&answer));
         }
         let valued = serde_json::from_slice::<Valued>(answer.body.expose());
         valued.map(|valued| valued.value).map_err(|_| AzureError::unreadable())
-    }
-
-    async fn send(&self, request: RequestBuilder, token: &HeaderValue) -> Result<Answer, AzureError> {
-        let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
-        let answer = web::send(request.header("Authorization", token)).await;
-        answer.map_err(|error| AzureError::of(&error))
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::future::FutureExt as _;
 use regex::Regex;
-use reqwest::header::HeaderValue;
 use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde_json::json;
@@ -158,32 +158,11 @@ impl Google {
     }
 
     async fn ask(&self, service: &Service, request: RequestBuilder) -> Result<Secret<Vec<u8>>, GoogleError> {
-        let again = request.try_clone().expect("a body that is no stream can be sent again");
-        let token = self.login.bearer(&self.environment).await?;
-        let mut answer = self.send(service, request, &token).await?;
-        if answer.status == 401 {
-            // The token may have been taken back before its end, and another request may have renewed it since.
-            let mut renewed = self.login.bearer(&self.environment).await?;
-            if renewed == token {
-                self.login.forget().await;
-                renewed = self.login.bearer(&self.environment).await?;
-            }
-            if renewed != token {
-                answer = self.send(service, again, &renewed).await?;
-            }
-        }
+        let bearer = || self.login.bearer(&self.environment).boxed();
+        let forget = || self.login.forget().boxed();
+        let failed = |error: &WebError| GoogleError::of(service, error);
+        let answer = web::send_as(request, &self.limit, bearer, forget, failed).await?;
         if answer.status == 200 { Ok(answer.body) } else { Err(GoogleError::refused(service, &answer)) }
-    }
-
-    async fn send(
-        &self,
-        service: &Service,
-        request: RequestBuilder,
-        token: &HeaderValue,
-    ) -> Result<Answer, GoogleError> {
-        let _turn = self.limit.acquire().await.expect("the semaphore is never closed");
-        let answer = web::send(request.header("Authorization", token)).await;
-        answer.map_err(|error| GoogleError::of(service, &error))
     }
 }
 
