@@ -31,9 +31,11 @@ demo: build ## Render examples/hello with secrets masked; needs no account and n
 	STRONGROOM_HELM=$(STRONGROOM_TOOLS)/helm STRONGROOM_KEYS_DIR=examples/keys $(STRONGROOM_SHIPPED) template $(EXAMPLE)
 
 .PHONY: build
-build: ## Build the shipped program: optimised, one static file on Linux
+build: ## Build the shipped program: optimised, one static file on Linux, the same from every folder
 	@echo "build: the release program; the first time takes about 8 minutes on 2 cores" >&2
-	AWS_LC_SYS_NO_JITTER_ENTROPY=1 RUSTFLAGS="$(STATIC)" $(CARGO) build --release --locked --target $(TARGET) --bin strongroom
+	export AWS_LC_SYS_NO_JITTER_ENTROPY=1 RUSTFLAGS="$(STATIC)" STRONGROOM_SOURCE="$(CURDIR)" RUSTC_WRAPPER="$(CURDIR)/image/rustc"
+	export CFLAGS="-ffile-prefix-map=$${CARGO_HOME:-$$HOME/.cargo}=/cargo -ffile-prefix-map=$(CURDIR)=/strongroom"
+	$(CARGO) build --release --locked --target $(TARGET) --bin strongroom
 	echo "build: $(STRONGROOM_SHIPPED), $$(du -h $(STRONGROOM_SHIPPED) | cut -f1)" >&2
 
 .PHONY: image
@@ -60,7 +62,7 @@ lint: ## Check format, lints, documentation, scripts, and the licences and sourc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh image/build; do bash -n "$$script"; done
+	for script in .ci/run e2e/tools/get e2e/tools/machine examples/make-secrets.sh image/build image/rustc; do bash -n "$$script"; done
 	$(STRONGROOM_TOOLS)/cargo-deny --log-level error check bans licenses sources
 
 .PHONY: bench
