@@ -18,7 +18,7 @@ STATIC := $(if $(findstring linux,$(TARGET)),-C target-feature=+crt-static)
 # Not a part of make's own job count, which cargo would else try to join.
 CARGO := env -u MAKEFLAGS -u MFLAGS cargo
 
-TEST_TOOLS := helm helm3 helm-min sops sops-min vals moto bao kubectl age-keygen aws argocd argocd-min
+TEST_TOOLS := helm helm3 helm-min sops sops-min vals moto bao kubectl age-keygen aws argocd argocd-min licences
 
 EXAMPLE := hello examples/hello -n demo $(foreach name,database mail session,-f examples/hello/secrets/$(name).yaml)
 
@@ -38,9 +38,18 @@ build: ## Build the shipped program: optimised, one static file on Linux, the sa
 	$(CARGO) build --release --locked --target $(TARGET) --bin strongroom
 	echo "build: $(STRONGROOM_SHIPPED), $$(du -h $(STRONGROOM_SHIPPED) | cut -f1)" >&2
 
+.PHONY: reproducible
+reproducible: build ## Build the shipped program once more in another folder, and see that it is the same
+	@elsewhere=$$(mktemp -d)
+	trap 'rm -rf "$$elsewhere"' EXIT
+	git archive HEAD | tar -x -C "$$elsewhere"
+	$(MAKE) -C "$$elsewhere" build
+	cmp "$(STRONGROOM_SHIPPED)" "$$elsewhere/target/$(TARGET)/release/strongroom"
+	echo "reproducible: $$(sha256sum <"$(STRONGROOM_SHIPPED)" | cut -d' ' -f1), from two folders" >&2
+
 .PHONY: image
 image: build ## Build the container image as an OCI archive, with its bill of materials
-	@e2e/tools/get helm
+	@e2e/tools/get helm licences
 	image/build
 
 ##@ Check

@@ -85,6 +85,13 @@ impl Archive {
         names.lines().filter(|name| !name.ends_with('/')).map(str::to_owned).collect()
     }
 
+    /// The content of one file of the one layer.
+    fn read(&self, file: &str) -> String {
+        let manifest = self.manifest();
+        let layer = self.blobs.path().join(blob(&manifest["layers"][0]));
+        Run::new(on_path("tar")).arg("-xOf").arg(layer).arg(file).env("PATH", "/usr/bin:/bin").ok()
+    }
+
     fn bill(&self) -> Json {
         serde_json::from_slice(&fs::read(self.path.with_extension("spdx.json")).unwrap()).unwrap()
     }
@@ -108,6 +115,7 @@ fn two_builds_are_one_image_that_holds_the_two_programs_and_little_else() {
         "home/argocd/cmp-server/config/plugin.yaml",
         "usr/local/bin/helm",
         "usr/local/bin/strongroom",
+        "usr/share/licenses/helm.txt",
     ];
     assert_eq!(image.files(), files.map(str::to_owned).into());
     let size = fs::metadata(&image.path).unwrap().len();
@@ -116,10 +124,16 @@ fn two_builds_are_one_image_that_holds_the_two_programs_and_little_else() {
     assert_eq!(configuration["User"], "999:999");
     assert_eq!(configuration["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(configuration["Labels"]["org.opencontainers.image.licenses"], "Apache-2.0");
+    let licences = image.read("usr/share/licenses/helm.txt");
+    assert!(licences.contains("\nhelm.sh/helm/v4 v4"), "{}", &licences[..200]);
+    assert!(licences.contains("BSD 3-Clause") && licences.contains("Apache License"), "{}", &licences[..200]);
     let bill = image.bill();
     let names: Vec<_> = bill["packages"].as_array().unwrap().iter().map(|package| &package["name"]).collect();
-    for part in ["strongroom", "rustls", "helm", "sigs.k8s.io/yaml"] {
+    for part in ["strongroom", "rustls", "glibc", "libgcc", "helm", "sigs.k8s.io/yaml", "std"] {
         assert!(names.iter().any(|name| **name == part), "{part}");
+    }
+    for package in bill["packages"].as_array().unwrap() {
+        assert_ne!(package["licenseDeclared"], "NOASSERTION", "{}", package["name"]);
     }
 }
 

@@ -1,0 +1,5 @@
+module strongroom.dev/image/licences
+
+go 1.25.0
+
+require github.com/google/licensecheck v0.3.1
