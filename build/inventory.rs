@@ -1,7 +1,7 @@
 //! What is linked into the program: an SPDX 2.3 document of it, and the texts of the licences.
 //!
-//! Both come from `cargo metadata` and the packages' own files, and say nothing about time or place, so that two builds
-//! of one lock file are the same.
+//! Both come from `cargo metadata`, the toolchain and the packages' own files, and say nothing about time or place, so
+//! that two builds of one lock file by one toolchain are the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -22,7 +22,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 pub(super) fn write() -> Result<()> {
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-changed=build/inventory.rs");
-    let linked = linked(&metadata()?)?;
+    let mut linked = linked(&metadata()?)?;
+    for package in toolchain()? {
+        let index = linked.len();
+        linked[0].uses.push(index);
+        linked.push(package);
+    }
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let document = serde_json::to_string_pretty(&spdx(&linked, &checksums()?))?;
     compress(&out.join("sbom.spdx.json.gz"), &document)?;
@@ -34,19 +39,18 @@ struct Package {
     name: String,
     version: String,
     licence: String,
-    folder: PathBuf,
+    /// A package URL.
+    locator: String,
+    /// Files with the texts of its licences.
+    texts: Vec<PathBuf>,
     /// Indexes of what it uses.
     uses: Vec<usize>,
 }
 
 fn metadata() -> Result<Json> {
-    let output = Command::new(env::var("CARGO")?)
-        .args(["metadata", "--locked", "--format-version=1", "--filter-platform", &env::var("TARGET")?])
-        .output()?;
-    if !output.status.success() {
-        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let platform = env::var("TARGET")?;
+    let args = ["metadata", "--locked", "--format-version=1", "--filter-platform", &platform];
+    Ok(serde_json::from_str(&said(&env::var("CARGO")?, &args)?)?)
 }
 
 /// The program first, then all that it links, by name. Macros and build scripts only run; they are not part of it.
@@ -66,14 +70,62 @@ fn linked(metadata: &Json) -> Result<Vec<Package>> {
     let mut order: Vec<&str> = found.into_iter().collect();
     order.sort_by_key(|id| (id != own, text(&packages[id]["name"]), text(&packages[id]["version"])));
     let index: BTreeMap<_, _> = order.iter().enumerate().map(|(index, id)| (*id, index)).collect();
-    let package = |id: &&str| Package {
-        name: text(&packages[id]["name"]).to_owned(),
-        version: text(&packages[id]["version"]).to_owned(),
-        licence: packages[id]["license"].as_str().unwrap_or("NOASSERTION").replace('/', " OR "),
-        folder: Path::new(text(&packages[id]["manifest_path"])).parent().unwrap_or(Path::new("/")).to_owned(),
-        uses: uses(nodes[id]).filter_map(|id| index.get(id).copied()).collect(),
+    let package = |id: &&str| {
+        let (name, version) = (text(&packages[id]["name"]), text(&packages[id]["version"]));
+        Ok(Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            licence: packages[id]["license"].as_str().unwrap_or("NOASSERTION").replace('/', " OR "),
+            locator: format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")),
+            texts: licence_files(
+                Path::new(text(&packages[id]["manifest_path"])).parent().unwrap_or(Path::new("/")),
+            )?,
+            uses: uses(nodes[id]).filter_map(|id| index.get(id).copied()).collect(),
+        })
     };
-    Ok(order.iter().map(package).collect())
+    order.iter().map(package).collect()
+}
+
+/// What the toolchain links in: Rust's own library, and where libc is linked statically that and gcc's unwinder. The texts
+/// are where rustup and Debian put them.
+fn toolchain() -> Result<Vec<Package>> {
+    let rustc = env::var("RUSTC")?;
+    let release = said(&rustc, &["-vV"])?;
+    let release =
+        release.lines().find_map(|line| line.strip_prefix("release: ")).ok_or("rustc says no release")?;
+    let library = Path::new(said(&rustc, &["--print", "sysroot"])?.trim()).join("share/doc/rust/licenses");
+    let package = |name: &str, version: &str, licence: &str, texts: [PathBuf; 2]| Package {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        licence: licence.to_owned(),
+        locator: format!("pkg:generic/{name}@{version}"),
+        texts: texts.into_iter().filter(|file| file.is_file()).collect(),
+        uses: Vec::new(),
+    };
+    let texts = ["Apache-2.0.txt", "MIT.txt"].map(|file| library.join(file));
+    let mut packages = vec![package("rust-std", release, "MIT OR Apache-2.0", texts)];
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    if env::var("CARGO_CFG_TARGET_ENV")? == "gnu"
+        && features.split(',').any(|feature| feature == "crt-static")
+    {
+        let libc = said("getconf", &["GNU_LIBC_VERSION"])?;
+        let libc = libc.trim().rsplit(' ').next().unwrap_or_default();
+        let texts = ["doc/libc6-dev/copyright", "common-licenses/LGPL-2.1"]
+            .map(|file| Path::new("/usr/share").join(file));
+        packages.push(package("glibc", libc, "LGPL-2.1-or-later", texts));
+        let gcc = said("gcc", &["-dumpfullversion"])?;
+        let texts = ["GPL-3.0-or-later.txt", "GCC-exception-3.1.txt"].map(|file| library.join(file));
+        packages.push(package("libgcc", gcc.trim(), "GPL-3.0-or-later WITH GCC-exception-3.1", texts));
+    }
+    Ok(packages)
+}
+
+fn said(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn uses(node: &Json) -> impl Iterator<Item = &str> {
@@ -125,7 +177,7 @@ fn spdx(linked: &[Package], checksums: &BTreeMap<(String, String), String>) -> J
             "externalRefs": [{
                 "referenceCategory": "PACKAGE-MANAGER",
                 "referenceType": "purl",
-                "referenceLocator": format!("pkg:cargo/{}@{}", package.name, package.version.replace('+', "%2B")),
+                "referenceLocator": package.locator,
             }],
         })
     };
@@ -154,11 +206,11 @@ fn licences(linked: &[Package]) -> Result<String> {
     let (mut texts, mut without) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
     for package in linked {
         let name = format!("{} {} ({})", package.name, package.version, package.licence);
-        let found = texts_of(&package.folder)?;
-        if found.is_empty() {
+        if package.texts.is_empty() {
             without.push(name.clone());
         }
-        for text in found {
+        for file in &package.texts {
+            let text = String::from_utf8_lossy(&fs::read(file)?).into_owned();
             texts.entry(text).or_default().push(name.clone());
         }
     }
@@ -170,7 +222,7 @@ fn licences(linked: &[Package]) -> Result<String> {
     Ok(all)
 }
 
-fn texts_of(folder: &Path) -> Result<Vec<String>> {
+fn licence_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.retain(|file| {
         let name = file.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
@@ -180,7 +232,7 @@ fn texts_of(folder: &Path) -> Result<Vec<String>> {
                 .any(|start| name.starts_with(start))
     });
     files.sort();
-    files.iter().map(|file| Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())).collect()
+    Ok(files)
 }
 
 fn compress(path: &Path, text: &str) -> Result<()> {

@@ -44,7 +44,7 @@ mod tests {
         let packages = document["packages"].as_array().unwrap();
         assert_eq!(packages[0]["name"], "strongroom");
         let names: Vec<_> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
-        for linked in ["age", "aws-lc-sys", "rustls", "sequoia-openpgp", "tonic"] {
+        for linked in ["age", "aws-lc-sys", "rust-std", "rustls", "sequoia-openpgp", "tonic"] {
             assert!(names.contains(&linked), "{linked}");
         }
         for elsewhere in ["proptest", "protox", "serde_derive", "strongroom-fuzz"] {
