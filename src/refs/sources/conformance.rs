@@ -1,14 +1,34 @@
 //! What every backend that is an HTTP server must do, whatever its answers look like: one row a backend, on a mock.
 
-use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Params, Scheme};
+use std::sync::Arc;
+
+use aws_credential_types::Credentials;
+use futures::future;
+
+use crate::aws::Aws;
+use crate::document::value::Value;
+use crate::fault::{Class, Fault, report};
+use crate::policy::AllowList;
+use crate::refs::ambient::Ambient;
+use crate::refs::grammar::Expression;
+use crate::refs::resolve::{RefError, Resolver};
+use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, Source};
 use crate::refs::sources::mock::{ambient, locator};
-use crate::refs::sources::{azurekeyvault, doppler, gcpsecrets, gitlab, onepasswordconnect, vault};
+use crate::refs::sources::{
+    awskms, awssecrets, awsssm, azurekeyvault, doppler, gcpsecrets, gitlab, onepasswordconnect, s3,
+    tfstate, vault,
+};
 use crate::scope::Scope;
 use crate::web::mock::{Mock, Request};
 
 const TOKEN: &str = "STRONGROOM-MARKER-token";
 const BODY: &str = "STRONGROOM-MARKER-body";
+
+/// What every service of AWS takes for its answer, and a state too.
+const AWS_BODY: &str = r#"{
+    "Plaintext": "YQ==", "SecretString": "a", "Parameter": {"Name": "/a", "Value": "a"},
+    "version": 4, "outputs": {"a": {"value": "a"}}, "resources": []
+}"#;
 
 /// A backend, and how to ask it.
 struct Backend {
@@ -89,18 +109,39 @@ impl Backend {
         body.map_or((404, String::new()), |(_, body)| (200, (*body).to_owned()))
     }
 
+    /// What an operator has who says that it is at `url`.
+    fn ambient(&self, url: &str) -> Ambient {
+        let variables: Vec<_> =
+            self.variables.iter().map(|(name, value)| (*name, value.replace("URL", url))).collect();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        ambient(&variables, &[url])
+    }
+
+    fn open(&self, url: &str) -> Arc<dyn Source> {
+        let params = locator("", false, self.params).params;
+        (self.scheme.open)(&params, &self.ambient(url)).expect(self.scheme.name)
+    }
+
+    fn locator(&self, url: &str) -> Locator {
+        let path = self.path.replace("HOST", url.trim_start_matches("http://"));
+        let path = (self.scheme.normalise)(&Scope::default(), &path, &Params::new()).expect(self.scheme.name);
+        locator(&path, false, &[])
+    }
+
+    /// What a reference to its document, with one more option, resolves to.
+    async fn resolve(&self, mock: &Mock, option: &str) -> Result<Value, Vec<RefError>> {
+        let resolver = Resolver::new(self.ambient(&mock.url), Arc::new(AllowList::everything()));
+        let path = self.path.replace("HOST", mock.url.trim_start_matches("http://"));
+        let params: String = self.params.iter().map(|(name, value)| format!("&{name}={value}")).collect();
+        let reference = format!("ref+{}://{path}?{option}{params}", self.scheme.name);
+        let expression = Expression::parse(&reference).expect("it is one");
+        resolver.resolve(&Scope::default(), &[&expression]).await.remove(0)
+    }
+
     /// What is fetched from `mock`, and that no error or printed form shows what must not be seen.
     async fn fetch(&self, mock: &Mock) -> Result<Document, FetchError> {
-        let host = mock.url.trim_start_matches("http://");
-        let variables: Vec<_> =
-            self.variables.iter().map(|(name, value)| (*name, value.replace("URL", &mock.url))).collect();
-        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let ambient = ambient(&variables, &[&mock.url]);
-        let params = locator("", false, self.params).params;
-        let source = (self.scheme.open)(&params, &ambient).expect(self.scheme.name);
-        let path = self.path.replace("HOST", host);
-        let path = (self.scheme.normalise)(&Scope::default(), &path, &Params::new()).expect(self.scheme.name);
-        let answer = source.fetch(&Scope::default(), &[locator(&path, false, &[])]).await.remove(0);
+        let source = self.open(&mock.url);
+        let answer = source.fetch(&Scope::default(), &[self.locator(&mock.url)]).await.remove(0);
         let shown = format!("{source:?} {answer:?}");
         assert!(!shown.contains("STRONGROOM-MARKER"), "{}: {shown}", self.scheme.name);
         answer
@@ -117,6 +158,38 @@ async fn every_http_backend_answers_from_a_mock_with_its_token() {
         for request in mock.seen() {
             assert!(with_token.iter().any(|name| request.header(name).ends_with(TOKEN)), "{request:?}");
         }
+    }
+}
+
+/// For renders at the same time that want the same; of different documents a backend may ask for several at once.
+#[tokio::test]
+async fn no_http_backend_asks_a_mock_more_than_sixteen_times_at_once() {
+    for backend in BACKENDS {
+        let mock = Mock::crowded(16, |request| backend.well(request)).await;
+        let (source, at, scope) = (backend.open(&mock.url), [backend.locator(&mock.url)], Scope::default());
+        let answers = future::join_all((0..100).map(|_| source.fetch(&scope, &at))).await;
+        assert!(answers.iter().all(|answers| answers[0].is_ok()), "{}: {answers:?}", backend.scheme.name);
+        assert_eq!(mock.most_at_once(), 16, "{}", backend.scheme.name);
+    }
+}
+
+#[tokio::test]
+async fn no_aws_backend_asks_a_mock_more_than_sixteen_times_at_once() {
+    for (scheme, path) in [
+        (&awskms::SCHEME, "AAAA"),
+        (&awssecrets::SCHEME, "a"),
+        (&awsssm::SCHEME, "a"),
+        (&s3::SCHEME, "bucket/a"),
+        (&tfstate::S3, "bucket/a/output.a"),
+    ] {
+        let mock = Mock::crowded(16, |_| (200, AWS_BODY.to_owned())).await;
+        let credentials = Credentials::new("id", TOKEN, None, None, "mock");
+        let aws = Arc::new(Aws::emulated(&mock.url, "eu-west-1", credentials));
+        let source = (scheme.open)(&Params::new(), &Ambient { aws, ..ambient(&[], &[]) }).unwrap();
+        let (at, scope) = ([locator(path, false, &[])], Scope::default());
+        let answers = future::join_all((0..100).map(|_| source.fetch(&scope, &at))).await;
+        assert!(answers.iter().all(|answers| answers[0].is_ok()), "{}: {answers:?}", scheme.name);
+        assert_eq!(mock.most_at_once(), 16, "{}", scheme.name);
     }
 }
 
@@ -153,6 +226,39 @@ async fn every_http_backend_tells_what_goes_wrong_on_a_mock() {
             assert_eq!(error.class, class, "{}: {status}: {}", backend.scheme.name, error.reason);
             let moved = mock.seen().iter().any(|request| request.path == "/moved");
             assert!(!moved, "{} follows where it is sent", backend.scheme.name);
+        }
+    }
+}
+
+/// vals forgives every failure where it has such an option: <https://github.com/helmfile/vals>, `gcpsecrets`.
+#[tokio::test]
+async fn what_every_http_backend_forgives_is_that_a_mock_has_not_found_it() {
+    for backend in BACKENDS {
+        for (status, class) in [
+            (400, Err(Class::Invalid)),
+            (401, Err(Class::Denied)),
+            (403, Err(Class::Denied)),
+            (404, Ok(())),
+            (500, Err(Class::Unavailable)),
+        ] {
+            for (option, stands_in) in [
+                ("optional=true", r#""""#),
+                ("default=x", r#""x""#),
+                ("fallback_value=x", r#""x""#),
+                ("optional=true&fallback_value=x", r#""""#),
+            ] {
+                let mock = Mock::start(move |_| (status, BODY.to_owned())).await;
+                let outcome = backend.resolve(&mock, option).await;
+                let case = format!("{}: {status}, {option}: {outcome:?}", backend.scheme.name);
+                match (outcome, class) {
+                    (Ok(value), Ok(())) => assert_eq!(value.to_flow().expose(), stands_in, "{case}"),
+                    (Err(errors), Err(class)) => {
+                        assert_eq!(errors[0].class(), class, "{case}");
+                        assert!(!report(&errors[0]).contains("STRONGROOM-MARKER"), "{case}");
+                    }
+                    _ => panic!("{case}"),
+                }
+            }
         }
     }
 }
