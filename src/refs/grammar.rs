@@ -37,9 +37,11 @@ const MAX_SCHEME: usize = 32;
 /// A reference is cut here when it is printed, in characters.
 const MAX_SHOWN: usize = 400;
 /// Options whose values can be printed.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 14] = [
     "encode",
+    "floatAsInt",
     "format",
+    "insecure",
     "key_type",
     "mode",
     "optional",

@@ -11,3 +11,4 @@ pub mod scan;
 pub mod schemes;
 pub mod source;
 mod sources;
+mod xpath;

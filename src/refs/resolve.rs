@@ -26,7 +26,9 @@ use crate::refs::ambient::Ambient;
 use crate::refs::flights::{Connection, Flights};
 use crate::refs::grammar::{Expression, GrammarError, Missing, Part, Reference, Target};
 use crate::refs::schemes::{self, COMMON_OPTIONS, SchemeError};
-use crate::refs::source::{Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source};
+use crate::refs::source::{
+    ANY_OPTION, Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source,
+};
 use crate::scope::{Scope, TOO_LATE};
 use crate::secret::Secret;
 
@@ -44,6 +46,9 @@ const SAID_BY_REFERENCE_ONLY: [&str; 3] = ["inCluster", "include_doppler_default
 
 /// See [`Resolver::limit`].
 const MAX_TOTAL: usize = 128 << 20;
+
+/// Values that all fragments of one call that a scheme picks by itself may look at.
+const MAX_STEPS: usize = 64 << 20;
 
 /// Resolves references for as many renders as there are.
 pub struct Resolver {
@@ -170,7 +175,7 @@ impl Resolver {
         expressions: &[&Expression],
     ) -> Vec<Result<Value, Vec<RefError>>> {
         let mut known = Known {
-            budget: Budget(Cell::new(self.limit)),
+            budget: Budget { bytes: Cell::new(self.limit), steps: Cell::new(MAX_STEPS) },
             documents: HashMap::new(),
             values: HashMap::new(),
         };
@@ -203,13 +208,15 @@ impl Resolver {
         let options = with_operators(scheme, &target.options, &self.ambient.environment);
         let (connection, params) = split_options(scheme, &options)?;
         let path = (scheme.normalise)(scope, &target.path, &params)?;
-        let what = What::Reference { scheme: scheme.name, path: &path, connection: &connection };
+        let judged = judged(scheme, &connection, &params);
+        let what = What::Reference { scheme: scheme.name, path: &path, connection: &judged };
         self.policy.authorise(&scope.who, what)?;
-        let fragment = scheme.fragment_matters && target.fragment.is_some();
+        let fragment = matches!(scheme.fragment, Fragment::Asks) && target.fragment.is_some();
         let connection = (scheme.name, connection);
         Ok(Plan {
             scheme,
             request: Request { connection, locator: Locator { path, params, fragment } },
+            judged,
             target,
         })
     }
@@ -332,8 +339,8 @@ type Seen<'a> = HashMap<&'a Reference, usize>;
 /// `options`, and those that only the operator says. What a reference says counts, also that it is empty.
 fn with_operators(scheme: &Scheme, options: &Params, environment: &Environment) -> Params {
     let mut all = options.clone();
-    for SchemeOption { name, .. } in scheme.connection.iter().chain(scheme.document) {
-        if all.contains_key(*name) || SAID_BY_REFERENCE_ONLY.contains(name) {
+    for SchemeOption { name, .. } in scheme.options() {
+        if all.contains_key(*name) || SAID_BY_REFERENCE_ONLY.contains(name) || *name == ANY_OPTION {
             continue;
         }
         let variable = format!("{OPTION_PREFIX}{}", name.to_ascii_uppercase());
@@ -351,7 +358,7 @@ fn split_options(scheme: &'static Scheme, options: &Params) -> Result<(Params, P
         let is = |option: &&SchemeOption| option.name == name;
         let side = if scheme.connection.iter().any(|option| is(&option)) {
             &mut connection
-        } else if scheme.document.iter().any(|option| is(&option)) {
+        } else if scheme.document.iter().any(|option| is(&option) || option.name == ANY_OPTION) {
             &mut document
         } else {
             return Err(unknown_option(scheme, name));
@@ -359,16 +366,25 @@ fn split_options(scheme: &'static Scheme, options: &Params) -> Result<(Params, P
         let flag = SAID_BY_REFERENCE_ONLY.contains(&name.as_str());
         match (value.as_str(), flag) {
             ("", true) => side.insert(name.clone(), "true".to_owned()),
-            ("", false) => None,
+            ("", false) if is_named(scheme, name) => None,
             _ => side.insert(name.clone(), value.clone()),
         };
     }
     Ok((connection, document))
 }
 
+fn is_named(scheme: &Scheme, option: &str) -> bool {
+    scheme.options().any(|known| known.name == option)
+}
+
+/// The options that the policy sees: those of the connection, and those that only [`ANY_OPTION`] is the name of.
+fn judged(scheme: &Scheme, connection: &Params, params: &Params) -> Params {
+    let others = params.iter().filter(|(name, _)| !is_named(scheme, name));
+    connection.iter().chain(others).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 fn unknown_option(scheme: &'static Scheme, option: &str) -> RefCause {
-    let known =
-        scheme.connection.iter().chain(scheme.document).chain(COMMON_OPTIONS).map(|option| option.name);
+    let known = scheme.options().chain(COMMON_OPTIONS).map(|option| option.name);
     let help = schemes::nearest(option, known.clone()).map_or_else(
         || format!("its options are {}", known.collect::<Vec<_>>().join(", ")),
         |near| format!("did you mean {near}?"),
@@ -387,19 +403,21 @@ struct Request {
 struct Plan {
     scheme: &'static Scheme,
     request: Request,
+    /// The options that the policy saw.
+    judged: Params,
     target: Target,
 }
 
 impl Plan {
     /// What the audit trail calls it: what the policy saw, or what was written where that could hold a secret.
     fn audited(&self, reference: &Reference) -> String {
-        let Request { connection: (scheme, connection), locator } = &self.request;
+        let Request { connection: (scheme, _), locator } = &self.request;
         if scheme == &VALUE_IN_PATH || reference.nested().next().is_some() {
             return spelled(reference);
         }
         let fragment = self.target.fragment.as_deref().unwrap_or_default();
         let fragment: String = fragment.iter().map(|key| format!("/{key}")).collect();
-        let what = What::Reference { scheme, path: &locator.path, connection };
+        let what = What::Reference { scheme, path: &locator.path, connection: &self.judged };
         if fragment.is_empty() { what.to_string() } else { format!("{what}#{fragment}") }
     }
 }
@@ -426,24 +444,33 @@ impl Fetched {
         text_of(document.expose()).map_err(RefCause::Text)
     }
 
-    fn pick(&self, fragment: Option<&[String]>, budget: &Budget) -> Result<Value, RefCause> {
+    fn pick(&self, plan: &Plan, budget: &Budget) -> Result<Value, RefCause> {
         let text = self.text()?;
-        let Some(keys) = fragment else {
+        let Some(keys) = &plan.target.fragment else {
             budget.spend(text.len())?;
             return Ok(Value::from(text));
         };
         let value = self.value.get_or_init(|| Value::parse(text).map_err(RefCause::Document));
+        let value = value.as_ref().map_err(Clone::clone)?;
+        if let Fragment::Own(pick) = plan.scheme.fragment {
+            let picked = pick(value, &keys.join("/"), &plan.request.locator.params, &budget.steps)?;
+            budget.spend(bytes_of(&picked))?;
+            return Ok(picked);
+        }
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        budget.copy(value.as_ref().map_err(Clone::clone)?.pick(&keys)?)
+        budget.copy(value.pick(&keys)?)
     }
 }
 
-/// What is left of [`Resolver::limit`].
-struct Budget(Cell<usize>);
+/// What is left of [`Resolver::limit`], and of [`MAX_STEPS`].
+struct Budget {
+    bytes: Cell<usize>,
+    steps: Cell<usize>,
+}
 
 impl Budget {
     fn spend(&self, bytes: usize) -> Result<(), RefCause> {
-        self.0.set(self.0.get().checked_sub(bytes).ok_or(RefCause::TooMuch)?);
+        self.bytes.set(self.bytes.get().checked_sub(bytes).ok_or(RefCause::TooMuch)?);
         Ok(())
     }
 
@@ -484,7 +511,7 @@ impl Known<'_> {
 
     fn pick(&self, plan: &Plan) -> Result<Value, RefCause> {
         let fetched = self.documents.get(&plan.request).expect("every planned document was fetched");
-        match (fetched.pick(plan.target.fragment.as_deref(), &self.budget), &plan.target.missing) {
+        match (fetched.pick(plan, &self.budget), &plan.target.missing) {
             (Err(cause), Missing::Empty) if cause.class() == Class::NotFound => Ok(Value::from("")),
             (Err(cause), Missing::Default(text)) if cause.class() == Class::NotFound => {
                 Ok(Value::from(text.as_str()))
@@ -618,7 +645,7 @@ mod tests {
         examples: &[],
         connection: &[SchemeOption { name: "c", doc: "" }],
         document: &[SchemeOption { name: "version", doc: "" }],
-        fragment_matters: false,
+        fragment: Fragment::Walks,
         normalise: verbatim,
         open: OPEN,
     };

@@ -1,5 +1,6 @@
 //! The seam to the secret stores: what a backend of `ref+scheme://` implements.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::confine::{self, ConfineError};
+use crate::document::value::Value;
 use crate::fault::{self, Class, Fault};
 use crate::refs::ambient::Ambient;
 use crate::scope::{DEADLINE, Scope};
@@ -23,7 +25,7 @@ pub struct Locator {
     pub path: String,
     /// Options that choose the document, such as `version_id`.
     pub params: Params,
-    /// Whether a fragment will be picked out of the document; never set unless [`Scheme::fragment_matters`].
+    /// Whether a fragment will be picked out of the document; never set unless it is one that [`Fragment::Asks`].
     pub fragment: bool,
 }
 
@@ -51,10 +53,28 @@ pub type Open = fn(&Params, &Ambient) -> Result<Arc<dyn Source>, OpenError>;
 /// Turns the path of a reference into the one spelling that the policy sees and the backend is asked for.
 pub type Normalise = fn(&Scope, &str, &Params) -> Result<String, FetchError>;
 
+/// What the fragment of a reference does.
+#[derive(Clone, Copy, Debug)]
+pub enum Fragment {
+    /// Its keys lead into the document.
+    Walks,
+    /// The same, and the backend is asked something else for a reference with one.
+    Asks,
+    /// What the scheme makes of it.
+    Own(Pick),
+}
+
+/// Picks out of a document what a fragment says, with the options that choose the document. What it looks at is taken off
+/// the number that all references of a call share.
+pub type Pick = fn(&Value, &str, &Params, &Cell<usize>) -> Result<Value, FetchError>;
+
+/// The name of [`SchemeOption`] that stands for every option without a row of its own.
+pub const ANY_OPTION: &str = "*";
+
 /// One option of a scheme, for the docs.
 #[derive(Debug)]
 pub struct SchemeOption {
-    /// As in the query.
+    /// As in the query, or [`ANY_OPTION`].
     pub name: &'static str,
     /// What it chooses, in a few words.
     pub doc: &'static str,
@@ -71,14 +91,26 @@ pub struct Scheme {
     pub examples: &'static [(&'static str, &'static str)],
     /// The query options that choose the connection (passed to `open`, and to the policy).
     pub connection: &'static [SchemeOption],
-    /// The query options that choose the document (passed in each locator).
+    /// The query options that choose the document (passed in each locator). [`ANY_OPTION`] is for the policy to see too.
     pub document: &'static [SchemeOption],
-    /// Whether a reference with a fragment asks the backend something else than one without.
-    pub fragment_matters: bool,
+    /// What a fragment does.
+    pub fragment: Fragment,
     /// Gives the path its one spelling, or refuses it.
     pub normalise: Normalise,
     /// Opens the backend for one set of connection options. Does no I/O; a login happens at the first fetch.
     pub open: Open,
+}
+
+impl Scheme {
+    /// Every option but those of every scheme.
+    pub fn options(&self) -> impl Iterator<Item = &'static SchemeOption> + Clone {
+        self.connection.iter().chain(self.document)
+    }
+
+    /// The options that the policy sees.
+    pub fn judged_options(&self) -> impl Iterator<Item = &'static SchemeOption> {
+        self.connection.iter().chain(self.document.iter().filter(|option| option.name == ANY_OPTION))
+    }
 }
 
 /// The path as it is, for backends that open nothing by it.

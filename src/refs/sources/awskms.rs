@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, FutureExt};
 
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, SchemeOption, Source};
+use crate::refs::source::{Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source};
 use crate::refs::sources::aws::{self, Turns};
 use crate::refs::sources::ciphertext;
 use crate::scope::Scope;
@@ -44,7 +44,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         },
         SchemeOption { name: "context", doc: "encryption context, a JSON object of strings" },
     ],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise: ciphertext::normalise,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);

@@ -13,7 +13,9 @@ use futures::future::{BoxFuture, FutureExt};
 
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Locator, Scheme, SchemeOption, Source, without_dots};
+use crate::refs::source::{
+    Document, FetchError, Fragment, Locator, Scheme, SchemeOption, Source, without_dots,
+};
 use crate::refs::sources::aws::{self, Answers, Indexed, Turns};
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -41,7 +43,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         SchemeOption { name: "version_id", doc: "id of a version" },
         SchemeOption { name: "version_stage", doc: "stage of a version; `AWSCURRENT` unless said" },
     ],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise: without_dots,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);

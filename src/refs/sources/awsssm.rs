@@ -15,7 +15,7 @@ use crate::aws::{Aws, AwsError, Connection};
 use crate::document::value::Value;
 use crate::fault::Class;
 use crate::refs::source::{
-    Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
+    Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
 use crate::refs::sources::aws::{self, Answers, Turns};
 use crate::scope::Scope;
@@ -52,7 +52,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
             doc: "number of a version; with a fragment only if `mode=singleparam`",
         },
     ],
-    fragment_matters: true,
+    fragment: Fragment::Asks,
     normalise,
     open: |params, ambient| {
         let aws = Arc::clone(&ambient.aws);

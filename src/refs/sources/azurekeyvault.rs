@@ -9,7 +9,7 @@ use futures::future::{self, BoxFuture, FutureExt};
 
 use crate::azure::{Azure, AzureError};
 use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, Source};
+use crate::refs::source::{Document, FetchError, Fragment, Locator, Params, Scheme, Source};
 use crate::refs::sources::http;
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -30,7 +30,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     ],
     connection: &[],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open: |_, ambient| Ok(Arc::new(KeyVault { azure: Arc::clone(&ambient.azure) })),
 };

@@ -15,7 +15,7 @@ use crate::refs::resolve::{RefError, Resolver};
 use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, Source};
 use crate::refs::sources::mock::{ambient, locator};
 use crate::refs::sources::{
-    awskms, awssecrets, awsssm, azurekeyvault, doppler, gcpsecrets, gitlab, onepasswordconnect, s3,
+    awskms, awssecrets, awsssm, azurekeyvault, doppler, gcpsecrets, gitlab, httpjson, onepasswordconnect, s3,
     tfstate, vault,
 };
 use crate::scope::Scope;
@@ -29,6 +29,9 @@ const AWS_BODY: &str = r#"{
     "Plaintext": "YQ==", "SecretString": "a", "Parameter": {"Name": "/a", "Value": "a"},
     "version": 4, "outputs": {"a": {"value": "a"}}, "resources": []
 }"#;
+
+/// Backends that send no credentials.
+const WITHOUT_TOKEN: [&str; 1] = ["httpjson"];
 
 /// A backend, and how to ask it.
 struct Backend {
@@ -78,6 +81,14 @@ const BACKENDS: &[Backend] = &[
         path: "HOST/17/A",
         bodies: &[("/api/v4/projects/17/variables/A", r#"{"key": "A", "value": "value"}"#)],
         document: "value",
+    },
+    Backend {
+        scheme: &httpjson::SCHEME,
+        variables: &[],
+        params: &[("insecure", "true")],
+        path: "HOST/a",
+        bodies: &[("/a", r#"{"a": "value"}"#)],
+        document: r#"{"a": "value"}"#,
     },
     Backend {
         scheme: &onepasswordconnect::SCHEME,
@@ -156,7 +167,8 @@ async fn every_http_backend_answers_from_a_mock_with_its_token() {
         assert_eq!(std::str::from_utf8(document.expose()), Ok(backend.document), "{}", backend.scheme.name);
         let with_token = ["authorization", "private-token", "x-vault-token"];
         for request in mock.seen() {
-            assert!(with_token.iter().any(|name| request.header(name).ends_with(TOKEN)), "{request:?}");
+            let has_token = with_token.iter().any(|name| request.header(name).ends_with(TOKEN));
+            assert_eq!(has_token, !WITHOUT_TOKEN.contains(&backend.scheme.name), "{request:?}");
         }
     }
 }

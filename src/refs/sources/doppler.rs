@@ -10,7 +10,7 @@ use crate::document::value::Value;
 use crate::fault::Class;
 use crate::refs::ambient::Ambient;
 use crate::refs::source::{
-    Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source, without_dots,
+    Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source, without_dots,
 };
 use crate::refs::sources::http::{self, Credential, Server, Text};
 use crate::scope::Scope;
@@ -49,7 +49,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
             doc: "`true`: all of a config are also the names that Doppler itself adds",
         },
     ],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open,
 };

@@ -6,7 +6,7 @@ use futures::future::{self, BoxFuture, FutureExt};
 
 use crate::document::value::Value;
 use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Locator, Scheme, Source, verbatim};
+use crate::refs::source::{Document, FetchError, Fragment, Locator, Scheme, Source, verbatim};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -19,7 +19,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     ],
     connection: &[],
     document: &[],
-    fragment_matters: true,
+    fragment: Fragment::Asks,
     normalise: verbatim,
     open: |_, _| Ok(Arc::new(Echo)),
 };

@@ -9,7 +9,7 @@ use futures::future::{self, BoxFuture, FutureExt};
 
 use crate::environment::Environment;
 use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Locator, Scheme, Source, verbatim};
+use crate::refs::source::{Document, FetchError, Fragment, Locator, Scheme, Source, verbatim};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -23,7 +23,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     ],
     connection: &[],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise: verbatim,
     open: |_, ambient| {
         Ok(Arc::new(Envsubst { environment: ambient.environment.clone(), listed: ambient.envsubst.clone() }))

@@ -8,7 +8,9 @@ use futures::future::{self, BoxFuture, FutureExt};
 
 use crate::confine;
 use crate::fault::Class;
-use crate::refs::source::{Document, FetchError, Locator, Scheme, SchemeOption, Source, inside_repository};
+use crate::refs::source::{
+    Document, FetchError, Fragment, Locator, Scheme, SchemeOption, Source, inside_repository,
+};
 use crate::scope::Scope;
 use crate::secret::Secret;
 
@@ -25,7 +27,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     ],
     connection: &[],
     document: &[SchemeOption { name: "encode", doc: "`raw` (default) or `base64`; not with a fragment" }],
-    fragment_matters: true,
+    fragment: Fragment::Asks,
     normalise: inside_repository,
     open: |_, _| Ok(Arc::new(Files)),
 };

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use crate::fault::Class;
 use crate::google::{self, Google, GoogleError, SECRET_MANAGER};
 use crate::refs::ambient::Ambient;
-use crate::refs::source::{Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source};
+use crate::refs::source::{
+    Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source,
+};
 use crate::refs::sources::google::{each, failure};
 use crate::refs::sources::http::Text;
 use crate::scope::Scope;
@@ -30,7 +32,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         SchemeOption { name: "version", doc: "number or alias of a version; `latest` unless said" },
         SchemeOption { name: "trim_nl", doc: "`true`: without a line break at its end" },
     ],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open: |_, ambient: &Ambient| -> Result<Arc<dyn Source>, OpenError> {
         let project = ambient.environment.get("GCP_PROJECT").map(str::to_owned);

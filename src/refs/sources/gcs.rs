@@ -7,7 +7,7 @@ use futures::future::{BoxFuture, FutureExt};
 use crate::fault::Class;
 use crate::google::{Google, STORAGE};
 use crate::refs::source::{
-    Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
+    Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
 use crate::refs::sources::google::{each, failure};
 use crate::scope::Scope;
@@ -21,7 +21,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     ],
     connection: &[],
     document: &[SchemeOption { name: "generation", doc: "number of a generation" }],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open: |_, ambient| Ok(Arc::new(Storage { google: Arc::clone(&ambient.google) })),
 };

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::fault::Class;
 use crate::refs::ambient::Ambient;
 use crate::refs::source::{
-    Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source, without_dots,
+    Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source, without_dots,
 };
 use crate::refs::sources::http::{self, Credential, Servers, Text};
 use crate::scope::Scope;
@@ -33,7 +33,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         SchemeOption { name: "ssl_verify", doc: "`true`; TLS is always verified" },
     ],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open,
 };

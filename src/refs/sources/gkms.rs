@@ -10,7 +10,9 @@ use futures::future::{BoxFuture, FutureExt};
 use crate::fault::Class;
 use crate::google::Google;
 use crate::refs::ambient::Ambient;
-use crate::refs::source::{Document, FetchError, Locator, OpenError, Params, Scheme, SchemeOption, Source};
+use crate::refs::source::{
+    Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source,
+};
 use crate::refs::sources::ciphertext;
 use crate::refs::sources::google::{each, failure};
 use crate::scope::Scope;
@@ -29,7 +31,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         SchemeOption { name: "crypto_key", doc: "name of the key" },
     ],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise: ciphertext::normalise,
     open,
 };

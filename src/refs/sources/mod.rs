@@ -18,6 +18,7 @@ pub(super) mod gitlab;
 pub(super) mod gkms;
 mod google;
 mod http;
+pub(super) mod httpjson;
 #[cfg(test)]
 mod mock;
 mod objects;

@@ -12,7 +12,9 @@ use serde::Deserialize;
 use crate::document::value::Value;
 use crate::fault::Class;
 use crate::refs::ambient::Ambient;
-use crate::refs::source::{Document, FetchError, Locator, OpenError, Params, Scheme, Source, without_dots};
+use crate::refs::source::{
+    Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, Source, without_dots,
+};
 use crate::refs::sources::http::{self, Credential, Server, Text};
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -32,7 +34,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
     ],
     connection: &[],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open,
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::{self, BoxFuture, FutureExt};
 
 use crate::refs::source::{
-    Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
+    Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
 use crate::refs::sources::aws;
 use crate::refs::sources::objects::{At, Objects};
@@ -27,7 +27,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
         SchemeOption { name: "version", doc: "id of a version; the newest unless said" },
         SchemeOption { name: "version_id", doc: "the same" },
     ],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise,
     open: |params, ambient| Ok(Arc::new(S3(Objects::new(&ambient.aws, aws::connection(params))))),
 };

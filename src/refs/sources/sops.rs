@@ -14,7 +14,8 @@ use crate::confine;
 use crate::document::{Format, text_of};
 use crate::fault::Class;
 use crate::refs::source::{
-    Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, inside_repository, verbatim,
+    Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source, inside_repository,
+    verbatim,
 };
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -55,7 +56,7 @@ pub(crate) const SCHEME: Scheme = Scheme {
             doc: "`filepath` (default), or `base64`: the path is the file itself",
         },
     ],
-    fragment_matters: true,
+    fragment: Fragment::Asks,
     normalise: |scope, path, params| {
         let spell = if is_inline(params)? { verbatim } else { inside_repository };
         spell(scope, path, params)

@@ -16,7 +16,7 @@ use crate::document::text_of;
 use crate::document::value::Value;
 use crate::fault::Class;
 use crate::refs::source::{
-    Document, FetchError, Locator, Scheme, SchemeOption, Source, inside_repository, without_dots,
+    Document, FetchError, Fragment, Locator, Scheme, SchemeOption, Source, inside_repository, without_dots,
 };
 use crate::refs::sources::objects::{At, Objects};
 use crate::scope::Scope;
@@ -48,7 +48,7 @@ pub(crate) const FILE: Scheme = Scheme {
     ],
     connection: &[],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise: |scope, path, params| {
         let (state, address) = split(path)?;
         Ok(format!("{}/{address}", inside_repository(scope, state, params)?))
@@ -69,7 +69,7 @@ pub(crate) const S3: Scheme = Scheme {
         SchemeOption { name: "role_arn", doc: "role to assume first" },
     ],
     document: &[],
-    fragment_matters: false,
+    fragment: Fragment::Walks,
     normalise: |scope, path, params| {
         At::parse(split(path)?.0)?;
         without_dots(scope, path, params)

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use crate::fault::Class;
 use crate::refs::ambient::Ambient;
 use crate::refs::source::{
-    Document, FetchError, Locator, Params, Scheme, SchemeOption, Source, without_dots,
+    Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -45,7 +45,7 @@ pub(crate) const VAULT: Scheme = Scheme {
     ],
     connection: CONNECTION,
     document: DOCUMENT,
-    fragment_matters: true,
+    fragment: Fragment::Asks,
     normalise,
     open: |params, ambient| Ok(open(Brand::Vault, params, ambient)),
 };
@@ -56,7 +56,7 @@ pub(crate) const OPENBAO: Scheme = Scheme {
     examples: &[("ref+openbao://secret/team/db#/password", "the field `password` of the secret `team/db`")],
     connection: CONNECTION,
     document: DOCUMENT,
-    fragment_matters: true,
+    fragment: Fragment::Asks,
     normalise,
     open: |params, ambient| Ok(open(Brand::OpenBao, params, ambient)),
 };
