@@ -170,6 +170,25 @@ impl AllowList {
     }
 }
 
+impl AllowList {
+    /// The schemes that the list of references names, each with the options that a prefix of it chooses.
+    pub fn schemes(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &str>)> {
+        self.references.iter().filter_map(|pattern| {
+            let (scheme, connection) = match pattern {
+                Pattern::Everything => return None,
+                Pattern::Scheme(scheme) => (scheme, None),
+                Pattern::Prefix { scheme, connection, .. } => (scheme, Some(connection)),
+            };
+            Some((scheme.as_str(), connection.into_iter().flat_map(BTreeMap::keys).map(String::as_str)))
+        })
+    }
+
+    /// The kinds of keys that the list of keys names.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().flatten().map(|pattern| pattern.kind.as_str())
+    }
+}
+
 fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }

@@ -13,6 +13,8 @@ use crate::google::Google;
 use crate::policy::{AllowList, AllowListError, Authorise};
 use crate::refs::ambient::Ambient;
 use crate::refs::resolve::Resolver;
+use crate::refs::schemes::{self, SCHEMES, SchemeError};
+use crate::refs::source::ANY_OPTION;
 use crate::render::Renderer;
 use crate::render::helm::HelmCli;
 use crate::render::values::Opener;
@@ -25,7 +27,7 @@ use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::kms::Kms;
 use crate::sops::keys::transit::Transit;
 use crate::sops::keys::wrap::Wrappers;
-use crate::sops::keys::{KeyUnwrap, Keyring};
+use crate::sops::keys::{KeyUnwrap, Keyring, SealedKey};
 use crate::sops::open::OpenOptions;
 use crate::vault::{Settings, Vault};
 
@@ -49,10 +51,36 @@ pub(super) enum AssemblyError {
         /// What is wrong.
         source: AllowListError,
     },
+    /// A list names what does not exist, so it would allow less than it says.
+    #[error("read {variable}: {name:?} is no {what}\nhelp: {help}")]
+    Unknown {
+        /// The variable that holds the list.
+        variable: &'static str,
+        /// What it should be.
+        what: String,
+        /// As the operator wrote it.
+        name: String,
+        /// Those that exist.
+        help: String,
+    },
+    /// A scheme that vals has and Strongroom has not.
+    #[error("read STRONGROOM_ALLOW_REFS")]
+    Scheme(#[source] SchemeError),
     /// A path that leads into whatever directory the process is in.
     #[error("use the helm {path}: not an absolute path, so a repository could bring its own helm")]
     Helm {
         /// As the operator gave it.
+        path: String,
+    },
+    /// A file that would be looked for in whatever directory the process is in.
+    #[error(
+        "use {variable}: {path:?} is not an absolute path, so a repository could bring its own\n\
+         help: write the whole path, such as /etc/strongroom/{name}", name = file_name(.path)
+    )]
+    Relative {
+        /// The variable that names it.
+        variable: &'static str,
+        /// As the operator wrote it.
         path: String,
     },
     /// The list of addresses.
@@ -81,6 +109,9 @@ pub(super) fn renderer(
     environment: &Environment,
     confined: bool,
 ) -> Result<Renderer, AssemblyError> {
+    if trust == Trust::Application {
+        check_files(operator, environment)?;
+    }
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
     let aws = Arc::new(Aws::new());
     let addresses = addresses(operator, environment)?;
@@ -106,8 +137,8 @@ pub(super) fn renderer(
         keyring: keyring.clone(),
         sops,
         envsubst: match trust {
-            Trust::Application => Some(operator.allow_env.clone().unwrap_or_default()),
-            Trust::Person => operator.allow_env.clone(),
+            Trust::Application => Some(variables(operator)?.unwrap_or_default()),
+            Trust::Person => variables(operator)?,
         },
     };
     Ok(Renderer {
@@ -141,13 +172,137 @@ fn policy(operator: &Operator, trust: Trust) -> Result<AllowList, AssemblyError>
         policy = policy
             .with_references(list)
             .map_err(|source| AssemblyError::AllowList { variable: "STRONGROOM_ALLOW_REFS", source })?;
+        check_references(&policy)?;
     }
     if let Some(list) = &operator.allow_keys {
         policy = policy
             .with_keys(list)
             .map_err(|source| AssemblyError::AllowList { variable: "STRONGROOM_ALLOW_KEYS", source })?;
+        if let Some(kind) = policy.kinds().find(|kind| !SealedKey::KINDS.contains(kind)) {
+            return Err(unknown("STRONGROOM_ALLOW_KEYS", "kind of SOPS key", kind, SealedKey::KINDS));
+        }
     }
     Ok(policy)
+}
+
+fn check_references(policy: &AllowList) -> Result<(), AssemblyError> {
+    const VARIABLE: &str = "STRONGROOM_ALLOW_REFS";
+    for (name, mut options) in policy.schemes() {
+        let scheme = schemes::find(name).map_err(|error| match error {
+            SchemeError::Unknown { .. } => {
+                unknown(VARIABLE, "scheme", name, SCHEMES.iter().map(|scheme| scheme.name))
+            }
+            error => AssemblyError::Scheme(error),
+        })?;
+        let known = || scheme.judged_options().map(|option| option.name);
+        let is_known = |option: &&str| known().any(|known| known == *option || known == ANY_OPTION);
+        if let Some(option) = options.find(|option| !is_known(option)) {
+            let what = format!("option of {name} that says whom is asked, or as whom");
+            return Err(unknown(VARIABLE, &what, option, known()));
+        }
+    }
+    Ok(())
+}
+
+fn unknown<'a>(
+    variable: &'static str,
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> AssemblyError {
+    let known: Vec<_> = known.into_iter().collect();
+    let help = if known.is_empty() {
+        "there are none".to_owned()
+    } else {
+        format!("there are {}", known.join(", "))
+    };
+    AssemblyError::Unknown { variable, what: what.to_owned(), name: name.chars().take(100).collect(), help }
+}
+
+/// Variables that name files and folders of the operator, for Strongroom and the libraries in it.
+const FILES: [&str; 32] = [
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "BAO_CACERT",
+    "BAO_CLIENT_CERT",
+    "BAO_CLIENT_KEY",
+    "BAO_JWT_FILE",
+    "BAO_KUBERNETES_JWT_TOKEN_PATH",
+    "BAO_PASSWORD_FILE",
+    "BAO_SECRET_ID_FILE",
+    "BAO_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_CREDENTIALS",
+    "HOME",
+    "KUBECONFIG",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "SOPS_AGE_KEY_FILE",
+    "SOPS_AGE_SSH_PRIVATE_KEY_FILE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "VAULT_CACERT",
+    "VAULT_CLIENT_CERT",
+    "VAULT_CLIENT_KEY",
+    "VAULT_JWT_FILE",
+    "VAULT_KUBERNETES_JWT_TOKEN_PATH",
+    "VAULT_PASSWORD_FILE",
+    "VAULT_SECRET_ID_FILE",
+    "VAULT_TOKEN_FILE",
+    "XDG_CONFIG_HOME",
+];
+
+/// Of these, those that are lists.
+const LISTS_OF_FILES: [&str; 2] = ["KUBECONFIG", "SSL_CERT_DIR"];
+
+/// `generate` runs in the folder of the application, where a path that is not absolute would lead.
+fn check_files(operator: &Operator, environment: &Environment) -> Result<(), AssemblyError> {
+    let relative = |variable, path: &Path| {
+        let is_content =
+            variable == "GOOGLE_CREDENTIALS" && path.to_string_lossy().trim_start().starts_with('{');
+        let error = || AssemblyError::Relative { variable, path: path.display().to_string() };
+        if path.is_absolute() || is_content { Ok(()) } else { Err(error()) }
+    };
+    relative("STRONGROOM_KEYS_DIR", &operator.keys_dir)?;
+    if let Some(path) = &operator.passphrase_file {
+        relative("STRONGROOM_PASSPHRASE_FILE", path)?;
+    }
+    for variable in FILES {
+        let Some(said) = environment.get(variable) else { continue };
+        if LISTS_OF_FILES.contains(&variable) {
+            std::env::split_paths(said).try_for_each(|path| relative(variable, &path))?;
+        } else {
+            relative(variable, Path::new(said))?;
+        }
+    }
+    Ok(())
+}
+
+fn file_name(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// The variables that `envsubst` may see, where the operator lists them.
+fn variables(operator: &Operator) -> Result<Option<Vec<String>>, AssemblyError> {
+    let Some(list) = &operator.allow_env else { return Ok(None) };
+    let names: Vec<_> =
+        list.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    let is_name = |name: &&String| {
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        plain && !name.starts_with(|first: char| first.is_ascii_digit())
+    };
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(Some(names)),
+        Some(name) => Err(AssemblyError::Unknown {
+            variable: "STRONGROOM_ALLOW_ENV",
+            what: "name of a variable".to_owned(),
+            name: name.chars().take(100).collect(),
+            help: "a name is letters, digits and _, without $".to_owned(),
+        }),
+    }
 }
 
 fn keyring(
@@ -220,7 +375,108 @@ fn passphrase(path: &Path) -> Result<Secret<String>, AssemblyError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::config::Cli;
+    use crate::fault::report;
+
+    /// What is wrong with a list of the operator.
+    fn said(flag: &str, list: &str) -> Result<(), String> {
+        let cli = Cli::try_parse_from(["strongroom", "get", "ref+echo://x", flag, list]).unwrap();
+        let outcome = policy(&cli.operator, Trust::Application).and_then(|_| variables(&cli.operator));
+        outcome.map(drop).map_err(|error| report(&error))
+    }
+
+    #[test]
+    fn a_list_that_names_what_does_not_exist_is_an_error_with_what_exists() {
+        for (flag, list, expected) in [
+            (
+                "--allow-keys",
+                "age,gpg:ABCD",
+                "read STRONGROOM_ALLOW_KEYS: \"gpg\" is no kind of SOPS key\n\
+                 help: there are age, azure_kv, gcp_kms, hc_vault, hckms, kms, pgp",
+            ),
+            (
+                "--allow-refs",
+                "sops,awssecret://team-a/",
+                "read STRONGROOM_ALLOW_REFS: \"awssecret\" is no scheme\nhelp: there are awskms, awssecrets, awsssm, ",
+            ),
+            ("--allow-refs", "exec", "read STRONGROOM_ALLOW_REFS: scheme exec is refused: "),
+            ("--allow-refs", "op://x/", "read STRONGROOM_ALLOW_REFS: scheme op is not supported yet"),
+            (
+                "--allow-refs",
+                "awssecrets://team-a/?role=*",
+                "read STRONGROOM_ALLOW_REFS: \"role\" is no option of awssecrets that says whom is asked, or as whom\n\
+                 help: there are region, profile, role_arn",
+            ),
+            (
+                "--allow-refs",
+                "file:///apps/?encode=base64",
+                "read STRONGROOM_ALLOW_REFS: \"encode\" is no option of file that says whom is asked, or as whom\n\
+                 help: there are none",
+            ),
+            (
+                "--allow-env",
+                "A,$B",
+                "read STRONGROOM_ALLOW_ENV: \"$B\" is no name of a variable\n\
+                 help: a name is letters, digits and _, without $",
+            ),
+        ] {
+            let error = said(flag, list).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        for (flag, list) in [
+            ("--allow-keys", "age,kms:arn:aws:kms:eu-west-1:,pgp"),
+            ("--allow-refs", "*"),
+            ("--allow-refs", ""),
+            (
+                "--allow-refs",
+                "sops,awssecrets://team-a/?role_arn=*,httpjson://config.example/?insecure=true&team=a",
+            ),
+            ("--allow-env", "A, _B1,,c"),
+            ("--allow-env", ""),
+        ] {
+            assert_eq!(said(flag, list), Ok(()), "{flag} {list}");
+        }
+    }
+
+    #[test]
+    fn files_of_the_operator_are_never_looked_for_in_the_current_directory() {
+        let of = |variables: &[(&str, &str)], arguments: &[&str]| {
+            let line = ["strongroom", "get", "ref+echo://x"].iter().chain(arguments);
+            let cli = Cli::try_parse_from(line).unwrap();
+            check_files(&cli.operator, &variables.iter().copied().collect()).map_err(|error| report(&error))
+        };
+        assert_eq!(
+            of(&[("VAULT_TOKEN_FILE", "keys/token")], &[]).unwrap_err(),
+            "use VAULT_TOKEN_FILE: \"keys/token\" is not an absolute path, so a repository could bring its own\n\
+             help: write the whole path, such as /etc/strongroom/token"
+        );
+        for variable in FILES {
+            let error = of(&[(variable, "./a")], &[]).unwrap_err();
+            assert!(
+                error.starts_with(&format!("use {variable}: \"./a\" is not an absolute path")),
+                "{error}"
+            );
+            assert_eq!(of(&[(variable, "/a")], &[]), Ok(()), "{variable}");
+        }
+        for (flag, variable) in
+            [("--keys-dir", "STRONGROOM_KEYS_DIR"), ("--passphrase-file", "STRONGROOM_PASSPHRASE_FILE")]
+        {
+            let error = of(&[], &[flag, "a"]).unwrap_err();
+            assert!(error.starts_with(&format!("use {variable}: ")), "{error}");
+            assert_eq!(of(&[], &[flag, "/a"]), Ok(()));
+        }
+        for (variable, value, fine) in [
+            ("GOOGLE_CREDENTIALS", " {\"type\": \"service_account\"}", true),
+            ("KUBECONFIG", "/a:/b", true),
+            ("KUBECONFIG", "/a:b", false),
+            ("VAULT_CACERT", "", true),
+        ] {
+            assert_eq!(of(&[(variable, value)], &[]).is_ok(), fine, "{variable}={value}");
+        }
+    }
 
     #[test]
     fn helm_is_never_taken_from_the_current_directory() {

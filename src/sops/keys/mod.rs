@@ -117,6 +117,9 @@ pub enum SealedKey {
 }
 
 impl SealedKey {
+    /// All kinds.
+    pub const KINDS: [&str; 7] = ["age", "azure_kv", "gcp_kms", "hc_vault", "hckms", "kms", "pgp"];
+
     /// The kind, as sops spells it in a file's metadata.
     pub const fn kind(&self) -> &'static str {
         match self {
