@@ -97,7 +97,8 @@ pub enum ChartError {
     },
     /// A schema would make helm read something else.
     #[error(
-        "{path}: {reference:?} leads out of the chart\nhelp: schemas may refer to themselves (#/…) and to https URLs"
+        "{path}: {reference:?} leads out of the chart\nhelp: copy what it refers to into $defs of this schema and write \
+         #/$defs/…, or set skipSchemaValidation; an https URL works where helm has a network, which it has not under `serve`"
     )]
     Schema {
         /// The schema.

@@ -138,6 +138,16 @@ pub enum HelmError {
         /// Its message, cut, cleaned and redacted.
         message: String,
     },
+    /// Helm is to load a schema, and has no network.
+    #[error(
+        "render the chart with helm: {message}\n\
+         help: helm has no network under `serve`: copy what the schema refers to into its $defs and write #/$defs/…, set \
+         skipSchemaValidation, or let the operator set STRONGROOM_UNCONFINED_HELM=true"
+    )]
+    RemoteSchema {
+        /// Its message, cut, cleaned and redacted.
+        message: String,
+    },
     /// Helm does not know a flag.
     #[error("{} ({version}): {message}\nhelp: use a newer helm", .path.display())]
     Flag {
@@ -160,7 +170,9 @@ impl Fault for HelmError {
             Self::Run(error) => error.class(),
             Self::Memory(error) => error.class(),
             Self::Set(error) => error.class(),
-            Self::Dependencies { .. } | Self::Failed { .. } | Self::NotText => Class::Invalid,
+            Self::Dependencies { .. } | Self::Failed { .. } | Self::RemoteSchema { .. } | Self::NotText => {
+                Class::Invalid
+            }
         }
     }
 }
@@ -262,6 +274,9 @@ impl HelmCli {
         if let Some((_, names)) = message.split_once("missing in charts/ directory: ") {
             return HelmError::Dependencies { names: names.lines().next().unwrap_or_default().to_owned() };
         }
+        if self.confined && message.contains(REMOTE_SCHEMA) {
+            return HelmError::RemoteSchema { message };
+        }
         if !message.starts_with("unknown flag: ") {
             return HelmError::Failed { message };
         }
@@ -274,6 +289,9 @@ impl HelmCli {
         }
     }
 }
+
+/// How helm says which schema it cannot load.
+const REMOTE_SCHEMA: &str = "failing loading \"https://";
 
 /// What helm is started with.
 struct Arguments {
