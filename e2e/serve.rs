@@ -443,3 +443,59 @@ fn a_mock_collector_gets_the_stages_of_a_render_inside_its_call() {
     assert!(sent.contains("strongroom-test") && sent.contains("hello"), "{sent}");
     assert!(!sent.contains(MARKER), "{sent}");
 }
+
+#[test]
+fn a_mock_collector_behind_tls_gets_spans_by_the_certificate_that_the_operator_names() {
+    for variable in ["OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"] {
+        let pod = Pod::new();
+        let (collector, authority) = MockCollector::start_tls();
+        let path = pod.path("ca.pem").display().to_string();
+        fs::write(&path, authority).unwrap();
+        let sidecar =
+            pod.start_with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint), (variable, &path)]);
+        pod.call(&[]).ok();
+        sidecar.signal(rustix::process::Signal::TERM);
+        assert_eq!(sidecar.end().code(), Some(0));
+        assert!(collector.spans().iter().any(|span| span.name == "GenerateManifest"), "{variable}");
+        assert!(!pod.log().contains("does not take traces"), "{}", pod.log());
+    }
+}
+
+#[test]
+fn a_mock_collector_whose_certificate_is_not_trusted_gets_nothing_and_renders_go_on() {
+    let pod = Pod::new();
+    let (collector, _) = MockCollector::start_tls();
+    let sidecar = pod.start_with(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ]);
+    pod.call(&[]).ok();
+    pod.wait("the collector does not take traces; renders go on", 1);
+    pod.call(&[]).ok();
+    sidecar.signal(rustix::process::Signal::TERM);
+    assert_eq!(sidecar.end().code(), Some(0));
+    let log = pod.log();
+    let line = log.lines().find(|line| line.contains("does not take traces")).unwrap();
+    for part in ["WARN", &collector.endpoint, "UnknownIssuer"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(log.matches("does not take traces").count(), 1, "{log}");
+    assert_eq!(collector.sent(), "");
+}
+
+#[test]
+fn a_collector_is_not_sent_to_where_its_certificates_cannot_be_read() {
+    let pod = Pod::new();
+    let run = pod.configured(strongroom()).arg("serve");
+    let said = run
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
+        .env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nonexistent/ca.pem")
+        .fails();
+    assert!(
+        said.contains(
+            "trust the certificates of /nonexistent/ca.pem, as OTEL_EXPORTER_OTLP_CERTIFICATE says"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("help: it is the absolute path of a file in PEM"), "{said}");
+}

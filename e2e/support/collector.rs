@@ -1,11 +1,16 @@
-//! A mock of an OpenTelemetry collector: takes OTLP over gRPC on loopback and keeps what it got.
+//! A mock of an OpenTelemetry collector: takes OTLP over gRPC on loopback, over TLS too, and keeps what it got.
 
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+use super::fake_aws::certificates;
 
 /// A gRPC message without content: not compressed, no bytes.
 const EMPTY: [u8; 5] = [0; 5];
@@ -57,14 +62,38 @@ pub struct MockCollector {
 impl MockCollector {
     /// Listens.
     pub fn start() -> Self {
+        Self::listen(None)
+    }
+
+    /// Listens behind TLS; the authority to trust it by, as PEM.
+    pub fn start_tls() -> (Self, String) {
+        let (authority, config) = certificates(&["127.0.0.1"]);
+        let mut config = ServerConfig::clone(&config);
+        config.alpn_protocols.push(b"h2".to_vec());
+        (Self::listen(Some(TlsAcceptor::from(Arc::new(config)))), authority)
+    }
+
+    fn listen(tls: Option<TlsAcceptor>) -> Self {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let got = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&got);
         runtime.spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(answer(connection, Arc::clone(&all)));
+                let (all, tls) = (Arc::clone(&all), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => answer(connection, all).await,
+                        // A client that does not trust the certificate breaks off, which is not this server's failure.
+                        Some(tls) => {
+                            if let Ok(connection) = tls.accept(connection).await {
+                                answer(connection, all).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { endpoint, got, _runtime: runtime }
@@ -84,7 +113,7 @@ impl MockCollector {
     }
 }
 
-async fn answer(connection: TcpStream, got: Arc<Mutex<Vec<Bytes>>>) {
+async fn answer(connection: impl AsyncRead + AsyncWrite + Unpin, got: Arc<Mutex<Vec<Bytes>>>) {
     let mut connection = h2::server::handshake(connection).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let got = Arc::clone(&got);

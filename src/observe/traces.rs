@@ -3,15 +3,23 @@
 //! Spans are those of a request and of the stages of its render. They hold names and durations; no event and no message
 //! becomes part of a trace. A request joins the trace of its client by the W3C headers `traceparent` and `tracestate`.
 
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
@@ -23,13 +31,32 @@ use crate::fault::{Class, Fault};
 
 /// Where the collector is, the first one that is set.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+/// The file of the certificates that are trusted instead of the system's, the first one that is set.
+const CERTIFICATES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 /// How long the last spans may take to the collector when the process ends.
 const LAST_SPANS: Duration = Duration::from_secs(3);
+/// What is told of a failure to send is cut here, in characters.
+const REASON_LIMIT: usize = 300;
 
 /// Traces cannot be sent as configured.
 #[derive(Debug, thiserror::Error)]
-#[error("send traces as {ENDPOINT_NAMES} says\nhelp: name a collector that takes OTLP over gRPC without TLS, such as http://collector:4317", ENDPOINT_NAMES = ENDPOINTS[1])]
-pub struct TracesError(#[source] ExporterBuildError);
+pub enum TracesError {
+    /// The endpoint is none.
+    #[error("send traces as {endpoints} says\nhelp: name a collector that takes OTLP over gRPC, such as https://collector:4317", endpoints = ENDPOINTS[1])]
+    Endpoint(#[source] ExporterBuildError),
+    /// The file of certificates holds none, or cannot be read.
+    #[error(
+        "trust the certificates of {path}, as {variable} says\nhelp: it is the absolute path of a file in PEM"
+    )]
+    Certificates {
+        /// The variable that names it.
+        variable: &'static str,
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
 
 impl Fault for TracesError {
     fn class(&self) -> Class {
@@ -48,8 +75,12 @@ impl Traces {
         let disabled =
             environment.get("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let Some(endpoint) = endpoint.filter(|_| !disabled) else { return Ok(None) };
-        let exporter =
-            SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(TracesError)?;
+        let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+        if endpoint.starts_with("https://") {
+            exporter = exporter.with_tls_config(tls(environment)?);
+        }
+        let exporter = exporter.build().map_err(TracesError::Endpoint)?;
+        let exporter = Telling { exporter, endpoint: endpoint.to_owned(), failing: AtomicBool::new(false) };
         let service = environment.get("OTEL_SERVICE_NAME").unwrap_or("strongroom").to_owned();
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let resource = Resource::builder().with_service_name(service).with_attribute(version).build();
@@ -68,8 +99,67 @@ impl Traces {
 
     /// Sends what was not sent yet.
     pub fn end(self) {
-        // A collector that is away is told of while the process runs, and takes nothing with it.
+        // A collector that is away is told of by the exporter, and takes nothing with it.
         let _ = self.0.shutdown_with_timeout(LAST_SPANS);
+    }
+}
+
+/// The system's certificates are trusted, which `SSL_CERT_FILE` may name, or those of the operator's file.
+fn tls(environment: &Environment) -> Result<ClientTlsConfig, TracesError> {
+    // Whoever is first; it is the same provider everywhere in this program.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let said = CERTIFICATES.iter().find_map(|name| Some((*name, environment.get(name)?)));
+    let Some((variable, path)) = said else { return Ok(ClientTlsConfig::new().with_native_roots()) };
+    let pem = certificates(Path::new(path));
+    let pem = pem.map_err(|source| TracesError::Certificates { variable, path: path.to_owned(), source })?;
+    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<u8>> {
+    if !path.is_absolute() {
+        return Err(io::Error::other("not an absolute path, so a repository could bring its own"));
+    }
+    let pem = fs::read(path)?;
+    match CertificateDer::pem_slice_iter(&pem).next() {
+        Some(Ok(_)) => Ok(pem),
+        _ => Err(io::Error::other("no certificate is in it")),
+    }
+}
+
+/// Sends spans, and says once that the collector does not take them, until it does again.
+#[derive(Debug)]
+struct Telling {
+    exporter: SpanExporter,
+    endpoint: String,
+    failing: AtomicBool,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for Telling {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let outcome = self.exporter.export(batch).await;
+        let failed = self.failing.swap(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
+            Err(error) if !failed => {
+                let reason = error.to_string();
+                let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_LIMIT).collect();
+                tracing::warn!(
+                    endpoint = self.endpoint,
+                    reason,
+                    "the collector does not take traces; renders go on"
+                );
+            }
+            Ok(()) if failed => tracing::info!(endpoint = self.endpoint, "the collector takes traces again"),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 
@@ -127,11 +217,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_collector_behind_tls_is_refused_and_not_sent_to_in_the_clear() {
-        let tls = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")];
-        let error = Traces::start(&tls.into_iter().collect()).unwrap_err();
-        assert!(report(&error).starts_with("send traces as OTEL_EXPORTER_OTLP_ENDPOINT says: "), "{error}");
+    async fn an_endpoint_that_is_none_is_refused() {
+        let wrong = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://a b")];
+        let error = Traces::start(&wrong.into_iter().collect()).unwrap_err();
+        let said = report(&error);
+        assert!(said.starts_with("send traces as OTEL_EXPORTER_OTLP_ENDPOINT says: "), "{said}");
+        assert!(said.contains("help: name a collector"), "{said}");
         assert_eq!(error.class(), Class::Invalid);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_certificates_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        fs::write(&path, "STRONGROOM-MARKER").unwrap();
+        for (variable, path, why) in [
+            (CERTIFICATES[0], path.to_str().unwrap(), "no certificate is in it"),
+            (CERTIFICATES[1], path.to_str().unwrap(), "no certificate is in it"),
+            (CERTIFICATES[1], "ca.pem", "not an absolute path, so a repository could bring its own"),
+            (CERTIFICATES[1], "/nonexistent/ca.pem", "No such file or directory"),
+        ] {
+            let variables = [(ENDPOINTS[1], "https://127.0.0.1:1"), (variable, path)];
+            let said = report(&Traces::start(&variables.into_iter().collect()).unwrap_err());
+            let start = format!("trust the certificates of {path}, as {variable} says: {why}");
+            assert!(said.starts_with(&start) && !said.contains("MARKER"), "{said}");
+        }
     }
 
     #[test]
