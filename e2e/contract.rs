@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -62,7 +63,7 @@ const SCHEMA: &str = r#"{"properties": {"v": {"enum": ["chart", "a", "b", "empty
 /// A repository whose app is a chart that shows all it can see.
 fn probe() -> Repository {
     let repository = Repository::with_secret_chart();
-    std::fs::remove_file(repository.path().join("app/templates/secret.yaml")).unwrap();
+    fs::remove_file(repository.path().join("app/templates/secret.yaml")).unwrap();
     repository.write("app/templates/probe.yaml", PROBE);
     repository.write("app/values.yaml", "v: chart\n");
     repository
@@ -272,7 +273,13 @@ fn value_files_are_spelled_as_helm_secrets_users_spell_them() {
     let fingerprint = home.generate("rsa2048");
     let keys = KeysFolder::new().with("age.txt", &age.identity).with("pgp.asc", home.export(&fingerprint));
     let repository = Repository::with_secret_chart();
-    for path in ["app/age.yaml", "shared/deep/age.yaml"] {
+    for path in [
+        "app/age.yaml",
+        "shared/deep/age.yaml",
+        "app/dots../age.yaml",
+        "app/..dots/age.yaml",
+        "app/with:colon.yaml",
+    ] {
         encrypt(&repository.write(path, "password: test\n"), &["--age", &age.recipient]);
     }
     encrypt_by(
@@ -300,6 +307,10 @@ fn value_files_are_spelled_as_helm_secrets_users_spell_them() {
         &["secrets+age-import:///helm-secrets-private-keys/age.txt?age.yaml"],
         &["secrets+gpg-import:///helm-secrets-private-keys/pgp.asc?pgp.yaml"],
         &["secrets+gpg-import://pgp.asc?/app/pgp.yaml"],
+        // What helm-secrets takes for a way out, or for a drive of Windows.
+        &["dots../age.yaml"],
+        &["secrets://..dots/age.yaml"],
+        &["with:colon.yaml"],
     ] {
         let output = generate(&repository, "app")
             .env("STRONGROOM_KEYS_DIR", keys.path())
@@ -321,6 +332,46 @@ fn value_files_are_spelled_as_helm_secrets_users_spell_them() {
             .fails();
         assert!(message.contains(said), "{spelling}: {message}");
     }
+}
+
+/// Holes of helm-secrets: a plain copy beside the file wins however old it is, an argument that it does not know reaches
+/// helm sealed, one file that may be absent makes all later ones so, and a text decides what is sealed.
+#[test]
+fn a_sealed_file_is_opened_however_it_is_named_and_whatever_lies_beside_it() {
+    let key = AgeKey::new();
+    let keys = KeysFolder::new().with("age.txt", &key.identity);
+    let repository = Repository::with_secret_chart();
+    encrypt(&repository.write("app/age.yaml", "password: test\n"), &["--age", &key.recipient]);
+    for stale in ["age.yaml.dec", "age.dec.yaml", ".age.yaml.dec", "age.yaml.decrypted"] {
+        repository.write(format!("app/{stale}"), "password: stale\n");
+    }
+    let app = repository.path().join("app");
+    let files = || fs::read_dir(&app).unwrap().count();
+    let before = files();
+    for arguments in [
+        &["-f", "age.yaml"][..],
+        &["-f=age.yaml"],
+        &["-fage.yaml"],
+        &["--values", "age.yaml"],
+        &["--values=age.yaml"],
+        &["-f=secrets://age.yaml"],
+    ] {
+        let run = strongroom_with_helm("helm").directory(&app).env("STRONGROOM_KEYS_DIR", keys.path());
+        let manifests = run.args(["template", "hello", ".", "--reveal"]).args(arguments).ok();
+        assert!(manifests.contains("dGVzdA=="), "{arguments:?}: {manifests}");
+    }
+    let render = |files: &[&str]| {
+        generate(&repository, "app")
+            .env("STRONGROOM_KEYS_DIR", keys.path())
+            .env("ARGOCD_APP_PARAMETERS", parameters(&json!({"valueFiles": files})))
+    };
+    assert!(render(&["age.yaml"]).ok().contains("dGVzdA=="));
+    let message = render(&["secrets://?absent.yaml", "absent-too.yaml"]).fails();
+    assert!(message.contains("absent-too.yaml: no such file or directory in the repository"), "{message}");
+    assert_eq!(files(), before, "nothing is written beside it");
+    let like_sealed = "# mac: ENC[AES256_GCM,data:x,iv:x,tag:x,type:str]\npassword: test\n";
+    repository.write("app/like.yaml", like_sealed);
+    assert!(render(&["like.yaml"]).ok().contains("dGVzdA=="));
 }
 
 #[test]
@@ -412,7 +463,7 @@ empty: {map: {}, list: [], text: ''}
 /// The chart in `app` under each helm, against `helm template` of `plain` in place of `file`.
 fn same_as_helm(repository: &Repository, file: &str, plain: &str) {
     let app = repository.path().join("app");
-    let written = std::fs::read(app.join(file)).unwrap();
+    let written = fs::read(app.join(file)).unwrap();
     for helm in HELMS {
         repository.write(Path::new("app").join(file), plain);
         let expected = helm_bare(helm, &app).args(["-f", file]).ok();
@@ -523,6 +574,9 @@ const FLAGS: &[&[&str]] = &[
     &["-f", "over.yaml", "--set", "map.a=set"],
     &["-f", "over.yaml", "--set", "list[0]=set"],
     &["-f", "over.yaml,again.yaml"],
+    &["-f=over.yaml"],
+    &["-fover.yaml"],
+    &["--values=over.yaml,again.yaml", "-f=chart.yaml"],
     &["-f", "over.yaml", "--values", "again.yaml", "--set", "maps[0].name=set"],
     &["--set", "v", "--namespace", "x"],
     &["--set", "list[x]=1"],
@@ -545,6 +599,7 @@ fn helm_s_value_flags_mean_the_same() {
     repository
         .write("app/over.yaml", "map: {a: over}\nlist: [over, more, 0123]\nmaps: [{name: over, keep: no}]\n");
     repository.write("app/again.yaml", "map: {b: again}\nmatrix: null\n");
+    repository.write("app/chart.yaml", "v: chart\n");
     repository.write("app/text.txt", "line one, with \"quotes\"\nline two: 0123\n");
     repository.write("app/crds/crd.yaml", CRD);
     repository.write("app/templates/tests/test.yaml", TEST_HOOK);
@@ -736,7 +791,7 @@ fn exit_codes_tell_what_kind_of_failure_it_is() {
 
 fn executable(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// The same files through the three commands that show what opens to what.
