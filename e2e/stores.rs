@@ -1,5 +1,7 @@
 //! Stores beyond those of `vals.rs`: the same reference has the same value here and in the real vals, on the same server.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use support::moto::{self, Moto};
 use support::process::Run;
 use support::repository::Repository;
 use support::tools::tool;
+use tokio::net::TcpListener;
 
 /// A value, or the label of the failure's class.
 type Outcome = Result<Json, String>;
@@ -43,7 +46,7 @@ use Expect::{Fails, Ours, Same};
 
 /// GitLab, Doppler, 1Password Connect and Google Cloud Storage, as far as they are asked here.
 async fn mock_stores() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
     let host = listener.local_addr().expect("it is bound").to_string();
     let router = axum::Router::new().fallback(async |uri: Uri| match answer(&uri.to_string()) {
         Some(body) => (StatusCode::OK, body.to_string()),
@@ -74,6 +77,10 @@ fn answer(path: &str) -> Option<Json> {
         "/storage/v1/b/bucket/o/a%2Fb.yaml?alt=media" | "/bucket/a%2Fb.yaml" => {
             json!({"user": "STRONGROOM-MARKER-g"})
         }
+        "/apps.json" | "/apps.json?team=a" => json!([
+            {"name": "one", "id": 7, "large": 251_296_379, "nodes": ["a", "b"], "owner": {"login": "h"}, "none": null},
+            {"name": "STRONGROOM-MARKER-h", "id": 5, "float": 1.5, "owner": {"login": "z", "name": "deep"}, "on": true, "empty": []},
+        ]),
         path if path == format!("{vault}/items?filter=title+eq+%22db%22") => {
             json!([{"id": "0123456789abcdefghijklmnop", "vault": {"id": "abcdefghijklmnopqrstuvwxyz"}}])
         }
@@ -139,6 +146,76 @@ async fn references_to_a_mock_of_http_stores_mean_the_same_here_and_in_vals() {
         ("onepasswordconnect://Team/db".into(), Ours(Ok(item.to_string().into()), "YAML")),
     ];
     world.check(&[&url], rows.into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn xpath_in_json_of_a_mock_means_the_same_here_and_in_vals() {
+    let host = mock_stores().await;
+    let url = format!("http://{host}");
+    let world = World::new(&[]);
+    let at = |xpath: &str| format!("httpjson://{host}/apps.json?insecure=true#/{xpath}");
+    let integer = |xpath: &str| format!("httpjson://{host}/apps.json?insecure=true&floatAsInt=true#/{xpath}");
+    let crash = "a Go panic";
+    let rows = [
+        (at("//*[1]/name"), Same(json!("one"))),
+        (at("//*[2]/name"), Same(json!("STRONGROOM-MARKER-h"))),
+        (at("/*[2]/id"), Same(json!("5"))),
+        (at("*[2]/id"), Same(json!("5"))),
+        (at("//*[last()]/name"), Same(json!("STRONGROOM-MARKER-h"))),
+        (at("//*[position()=2]/id"), Same(json!("5"))),
+        (at("//*[name='one']/id"), Same(json!("7"))),
+        (at("//*[id=5]/name"), Same(json!("STRONGROOM-MARKER-h"))),
+        (at("//*[id>5]/name"), Same(json!("one"))),
+        (at("//*[id!=7]/id"), Same(json!("5"))),
+        (at("//*[owner/login='z']/id"), Same(json!("5"))),
+        (at("//*[.//login='z']/id"), Same(json!("5"))),
+        (at("//*[contains(name,'MARKER')]/id"), Same(json!("5"))),
+        (at("//*[starts-with(name,'STRONG')]/id"), Same(json!("5"))),
+        (at("//*[not(nodes)][name]/id"), Same(json!("5"))),
+        (at("//*[none='null']/id"), Same(json!("7"))),
+        (at("//*[name][2]/id"), Same(json!("5"))),
+        (at("//*[.='z']"), Same(json!("z"))),
+        (at("//login[text()='z']"), Same(json!("z"))),
+        (at("//owner/login"), Same(json!("h"))),
+        (at("(//login)[2]"), Same(json!("z"))),
+        (at("//nodes"), Same(json!("a,b"))),
+        (at("//nodes/*[2]"), Same(json!("b"))),
+        (at("/*[1]/*[1]"), Same(json!("7"))),
+        (at("//float"), Same(json!("1.5"))),
+        (at("//on"), Same(json!("true"))),
+        (integer("//float"), Same(json!("2"))),
+        (integer("//large"), Same(json!("251296379"))),
+        (at("//large"), Ours(Ok(json!("251296379")), "2.51296379e+08")),
+        (at("//none"), Ours(Err("not_found".into()), "the text <nil>")),
+        (at("/*[1]/owner"), Ours(Err("invalid".into()), "the only entry of a map stands for it")),
+        (at("//name/text()"), Ours(Ok(json!("one")), crash)),
+        (at("//*[name=%27one%27]/id"), Ours(Ok(json!("7")), "a percent-encoded fragment crashes")),
+        (at("//*[id=5%20and%20on='true']/name"), Ours(Ok(json!("STRONGROOM-MARKER-h")), crash)),
+        (at("//name|//id"), Ours(Err("invalid".into()), "one of both, which is not told")),
+        (at("//login/.."), Ours(Err("invalid".into()), "the only entry of a map stands for it")),
+        (at("//empty"), Fails("invalid")),
+        (at("/*[2]/owner"), Fails("invalid")),
+        (at("//*"), Fails("invalid")),
+        (at("//absent"), Fails("not_found")),
+        (at("/name"), Fails("not_found")),
+        (at("//*[3]/name"), Fails("not_found")),
+        (at("count(//*)"), Fails("invalid")),
+        (at("//9"), Fails("invalid")),
+        (at("//a["), Fails("invalid")),
+        (integer("//*[1]/name"), Fails("invalid")),
+        (format!("httpjson://{host}/apps.json?insecure=true&team=a#///*[1]/id"), Same(json!("7"))),
+        (format!("httpjson://{host}/absent.json?insecure=true#///*[1]/id"), Fails("not_found")),
+        (
+            format!("httpjson://{host}/absent.json?insecure=true#//message"),
+            Ours(Err("not_found".into()), "the error page's"),
+        ),
+        (format!("httpjson://{host}/apps.json#///*[1]/id"), Fails("denied")),
+        ("httpjson://localhost:1/apps.json?insecure=true#///*[1]/id".into(), Fails("denied")),
+    ];
+    world.check(&[&url], rows.into()).await;
+    let resolver = world.resolver(&[&url]);
+    let whole = world.ours(&resolver, &format!("httpjson://{host}/apps.json?insecure=true")).await.unwrap();
+    assert!(whole.as_str().unwrap().contains("STRONGROOM-MARKER-h"), "vals refuses one without XPath");
 }
 
 /// What Terraform would have written.
