@@ -294,3 +294,46 @@ async fn every_way_to_log_in_to_aws_opens_a_secret_of_moto_with_mocks_of_pod_ide
         assert!(!output.stderr.contains(MARKER), "{way:?}: {}", output.stderr);
     }
 }
+
+#[test]
+fn options_say_as_whom_and_where_aws_is_asked_here_and_in_vals() {
+    let other = "111122223333";
+    let secret = json!({"Name": "option/a", "SecretString": format!("{MARKER} of the role")});
+    moto().call_in(other, "secretsmanager", "secretsmanager.CreateSecret", &secret);
+    let parameter =
+        json!({"Name": "/option/a", "Value": format!("{MARKER} of the role"), "Type": "SecureString"});
+    moto().call_in(other, "ssm", "AmazonSSM.PutParameter", &parameter);
+    moto().create_secret("option/a", MARKER);
+    moto().create_parameter("/option/a", MARKER);
+    let repository = Repository::new();
+    let keys = format!("aws_access_key_id = team\naws_secret_access_key = {MARKER}\n");
+    let config = format!(
+        "[default]\nregion = {REGION}\n[profile team]\nregion = {REGION}\n{keys}\
+         [profile elsewhere]\nregion = us-east-1\n{keys}"
+    );
+    let config = repository.write("config", config).display().to_string();
+    let role = format!("role_arn=arn:aws:iam::{other}:role/team");
+    let of_role = format!("{MARKER} of the role");
+    for (options, expected) in [
+        (String::new(), Some(MARKER)),
+        ("region=us-east-1".to_owned(), None),
+        ("profile=team".to_owned(), Some(MARKER)),
+        ("profile=elsewhere".to_owned(), None),
+        (format!("profile=elsewhere&region={REGION}"), Some(MARKER)),
+        (role.clone(), Some(&*of_role)),
+        (format!("profile=team&{role}"), Some(&*of_role)),
+        (format!("region=us-east-1&{role}"), None),
+    ] {
+        for scheme in ["awssecrets", "awsssm"] {
+            let reference = format!("ref+{scheme}://option/a?{options}");
+            for program in [strongroom(), Run::new(tool("vals"))] {
+                let run = program.args(["get", &reference]).env("AWS_CONFIG_FILE", &config);
+                let run = run.env("HOME", repository.path()).env("AWS_ENDPOINT_URL", moto().url());
+                let run = run.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+                let output = run.env("AWS_EC2_METADATA_DISABLED", "true").output();
+                let value = output.status.success().then(|| output.stdout.trim_end());
+                assert_eq!(value, expected, "{reference}: {}", output.stderr);
+            }
+        }
+    }
+}

@@ -24,11 +24,15 @@ use strongroom::refs::grammar::Expression;
 use strongroom::refs::resolve::Resolver;
 use strongroom::scope::Scope;
 use strongroom::sops::open::OpenOptions;
+use support::fake_aws::certificates;
 use support::moto::{self, Moto};
 use support::process::Run;
+use support::product::strongroom;
 use support::repository::Repository;
 use support::tools::tool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A value, or the label of the failure's class.
 type Outcome = Result<Json, String>;
@@ -146,6 +150,57 @@ async fn references_to_a_mock_of_http_stores_mean_the_same_here_and_in_vals() {
         ("onepasswordconnect://Team/db".into(), Ours(Ok(item.to_string().into()), "YAML")),
     ];
     world.check(&[&url], rows.into()).await;
+}
+
+/// GitLab behind TLS, as far as one variable goes; the address, and the authority to trust it by.
+async fn mock_gitlab_behind_tls() -> (String, String) {
+    let (authority, config) = certificates(&["127.0.0.1"]);
+    let (tls, listener) = (TlsAcceptor::from(config), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            // A client that does not trust the certificate breaks off, which is not this server's failure.
+            let Ok(mut connection) = tls.accept(connection).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert!(connection.read_buf(&mut request).await.unwrap() > 0, "a request is whole");
+            }
+            let body = json!({"value": "STRONGROOM-MARKER-p"}).to_string();
+            let head =
+                format!("HTTP/1.1 200 -\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            connection.write_all((head + &body).as_bytes()).await.unwrap();
+            connection.shutdown().await.ok();
+        }
+    });
+    (host, authority)
+}
+
+/// A hole of vals, which verifies exactly where it is told not to.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_a_mock_of_gitlab_is_verified_always() {
+    let (host, authority) = mock_gitlab_behind_tls().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, authority).unwrap();
+    let reference = |option: &str| format!("ref+gitlab://{host}/17/PASSWORD{option}");
+    let get = |program: Run, option: &str| {
+        let run = program.args(["get", &reference(option)]).env("GITLAB_TOKEN", "STRONGROOM-MARKER");
+        run.env("STRONGROOM_ALLOW_ADDRESSES", format!("https://{host}"))
+    };
+    for option in ["", "?ssl_verify=true"] {
+        let said = get(strongroom(), option).fails();
+        assert!(said.contains("GitLab cannot be reached: ") && said.contains("certificate"), "{said}");
+        assert!(!said.contains("MARKER"), "{said}");
+        let trusted = get(strongroom(), option).env("SSL_CERT_FILE", &file).ok();
+        assert_eq!(trusted.trim_end(), "STRONGROOM-MARKER-p");
+    }
+    let said = get(strongroom(), "?ssl_verify=false").env("SSL_CERT_FILE", &file).fails();
+    assert!(
+        said.contains("option ssl_verify: certificates are always verified\nhelp: SSL_CERT_FILE"),
+        "{said}"
+    );
+    let vals = get(Run::new(tool("vals")), "").env("HOME", folder.path()).ok();
+    assert_eq!(vals, "STRONGROOM-MARKER-p", "vals does not verify");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,9 @@ use super::tools::tool;
 /// The region that everything is made in.
 pub const REGION: &str = "eu-west-1";
 
+/// The account of whoever assumes no role.
+const ACCOUNT: &str = "123456789012";
+
 /// A running moto.
 #[derive(Debug)]
 pub struct Moto {
@@ -82,11 +85,17 @@ impl Moto {
 
     /// One call of the JSON protocol that these services share, such as `ssm`, `AmazonSSM.PutParameter`.
     pub fn call(&self, service: &str, target: &str, body: &Value) -> Value {
+        self.call_in(ACCOUNT, service, target, body)
+    }
+
+    /// The same, in this account.
+    pub fn call_in(&self, account: &str, service: &str, target: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = TcpStream::connect(self.server.address).unwrap();
         write!(
             stream,
             "POST / HTTP/1.0\r\nHost: {service}.{REGION}.amazonaws.com\r\nX-Amz-Target: {target}\r\n\
+             X-Moto-Account-Id: {account}\r\n\
              Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nAuthorization: AWS4-HMAC-SHA256 \
              Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
             body.len()
