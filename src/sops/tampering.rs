@@ -6,7 +6,10 @@
 
 use std::path::Path;
 
-use super::open::{OpenOptions, SealedFile};
+use super::cipher::Cipher;
+use super::file::FileFormat;
+use super::flat::FlatFile;
+use super::open::{OpenOptions, SealedFile, SopsError};
 use super::shamir::tests::unhex;
 use crate::document::value::Value;
 use crate::document::{Format, parse};
@@ -19,17 +22,18 @@ fn vector(file: &str) -> String {
 /// A vector, and the text of its values.
 struct Sealed {
     name: &'static str,
-    format: Format,
+    format: FileFormat,
     text: String,
     values: Vec<String>,
 }
 
 impl Sealed {
-    fn of(file: &'static str, format: Format) -> Self {
+    fn of(file: &'static str) -> Self {
         let (name, text) = (file.split('.').next().unwrap(), vector(file));
+        let format = FileFormat::of_name(file).unwrap_or(FileFormat::Binary);
         let mut sealed = Self { name, format, text, values: Vec::new() };
         sealed.values = sealed.open(&sealed.text).unwrap();
-        assert!(sealed.values.contains(&"strongroom-marker".to_owned()));
+        assert!(sealed.values.iter().any(|value| value.starts_with("strongroom-marker")));
         sealed
     }
 
@@ -37,14 +41,10 @@ impl Sealed {
     fn open(&self, text: &str) -> Result<Vec<String>, String> {
         let keys = vector("data-keys");
         let key = keys.lines().find_map(|line| line.strip_prefix(self.name)?.strip_prefix(' ')).unwrap();
-        let file = SealedFile::read(text, self.format).map_err(|error| error.to_string())?;
-        let opened = file.open(&unhex(key), OpenOptions::default()).map_err(|error| error.to_string())?;
-        let stream = parse(opened.text.expose(), self.format).unwrap();
-        let mut values = Vec::new();
-        for document in &stream.documents {
-            flatten(&Value::of(document, &stream.anchors()).unwrap(), &mut values);
-        }
-        Ok(values)
+        let opened = values(text, self.format, &Cipher::new(&unhex(key)).unwrap());
+        let mut texts = Vec::new();
+        opened.map_err(|error| error.to_string())?.iter().for_each(|value| flatten(value, &mut texts));
+        Ok(texts)
     }
 
     /// Refused without a secret in the message, or the same values.
@@ -56,9 +56,28 @@ impl Sealed {
     }
 }
 
+fn values(text: &str, format: FileFormat, cipher: &Cipher) -> Result<Vec<Value>, SopsError> {
+    let options = OpenOptions::default();
+    Ok(match format {
+        FileFormat::Document(format) => {
+            let opened = SealedFile::read(text, format)?.open_by(cipher, options)?;
+            let stream = parse(opened.text.expose(), format).unwrap();
+            let anchors = stream.anchors();
+            stream.documents.iter().map(|document| Value::of(document, &anchors).unwrap()).collect()
+        }
+        FileFormat::Flat(flat) => vec![FlatFile::read(text, flat)?.open_by(cipher, options)?.data],
+        FileFormat::Binary => {
+            let content = SealedFile::read(text, Format::Json)?.open_binary(cipher, options)?;
+            vec![Value::from(std::str::from_utf8(content.expose()).unwrap())]
+        }
+    })
+}
+
 fn flatten(value: &Value, into: &mut Vec<String>) {
     match value {
+        // Neither is in the MAC.
         Value::Null => {}
+        Value::String(text) if text.expose().is_empty() => {}
         Value::Bool(value) => into.push(value.to_string()),
         Value::Number(text) | Value::String(text) => into.push(text.expose().to_lowercase()),
         Value::Sequence(items) => items.iter().for_each(|item| flatten(item, into)),
@@ -66,9 +85,16 @@ fn flatten(value: &Value, into: &mut Vec<String>) {
     }
 }
 
-fn files() -> [Sealed; 3] {
-    [("regex.enc.yaml", Format::Yaml), ("comments.enc.yaml", Format::Yaml), ("values.enc.json", Format::Json)]
-        .map(|(file, format)| Sealed::of(file, format))
+fn files() -> [Sealed; 6] {
+    [
+        "regex.enc.yaml",
+        "comments.enc.yaml",
+        "values.enc.json",
+        "lines.enc.env",
+        "sections.enc.ini",
+        "content.enc.binary",
+    ]
+    .map(Sealed::of)
 }
 
 /// The lines of encrypted values, by number.
@@ -76,7 +102,7 @@ fn leaves(lines: &[&str]) -> Vec<usize> {
     let is_leaf = |line: &str| {
         line.contains("ENC[")
             && !line.contains("type:comment")
-            && !line.trim_start_matches([' ', '"']).starts_with("mac")
+            && !line.trim_start_matches([' ', '"', '\t']).trim_start_matches("sops_").starts_with("mac")
     };
     (0..lines.len()).filter(|&at| is_leaf(lines[at])).collect()
 }
@@ -109,7 +135,8 @@ fn a_file_that_ends_early_is_refused_or_whole() {
 
 #[test]
 fn leaves_that_are_removed_repeated_or_moved_are_refused() {
-    for sealed in [Sealed::of("types.enc.yaml", Format::Yaml), Sealed::of("regex.enc.yaml", Format::Yaml)] {
+    for name in ["types.enc.yaml", "regex.enc.yaml", "values.enc.json", "lines.enc.env", "sections.enc.ini"] {
+        let sealed = Sealed::of(name);
         let lines: Vec<_> = sealed.text.lines().collect();
         let refused = |lines: &[String], what: String| {
             let outcome = sealed.open(&(lines.join("\n") + "\n"));
@@ -129,8 +156,31 @@ fn leaves_that_are_removed_repeated_or_moved_are_refused() {
             let mut swapped = owned();
             swapped[at].replace_range(sealed_part(lines[at]), &lines[other][sealed_part(lines[other])]);
             swapped[other].replace_range(sealed_part(lines[other]), &lines[at][sealed_part(lines[at])]);
-            refused(&swapped, format!("lines {} and {} swapped", at + 1, other + 1));
+            refused(&swapped, format!("values of lines {} and {} swapped", at + 1, other + 1));
+            let mut moved = owned();
+            moved.swap(at, other);
+            // Two values of one text are alike to the MAC, wherever they stand.
+            sealed.check(&(moved.join("\n") + "\n"), &format!("lines {} and {} swapped", at + 1, other + 1));
         }
+    }
+}
+
+#[test]
+fn binary_content_that_is_removed_repeated_or_renamed_is_refused_or_the_same() {
+    let sealed = Sealed::of("content.enc.binary");
+    let line = sealed.text.lines().find(|line| line.contains("\"data\":")).unwrap();
+    for changed in [
+        String::new(),
+        format!("{line}\n{line}"),
+        format!("{line}\n\t\"data\": \"\","),
+        format!("\t\"data\": \"\",\n{line}"),
+        line.replace("data\"", "date\""),
+        "\t\"data\": \"\",".to_owned(),
+        "\t\"data\": null,".to_owned(),
+        "\t\"data\": \"other\",".to_owned(),
+        format!("{line}\n\t\"other\": \"x\","),
+    ] {
+        sealed.check(&sealed.text.replacen(line, &changed, 1), &changed);
     }
 }
 
