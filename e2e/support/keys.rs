@@ -75,10 +75,34 @@ impl GpgHome {
         let user = format!("Strongroom test {algorithm} <test@strongroom.example>");
         let usage = if algorithm == "future-default" { "default" } else { "sign,encrypt" };
         self.gpg().args(["--passphrase", "", "--quick-gen-key", &user, algorithm, usage, "never"]).ok();
-        let listing = self.gpg().args(["--with-colons", "--list-keys", &user]).ok();
-        let line =
-            listing.lines().find(|line| line.starts_with("fpr:")).expect("gpg lists the key that it made");
-        line.split(':').nth(9).expect("the tenth field is the fingerprint").to_owned()
+        self.fingerprints(&user).swap_remove(0)
+    }
+
+    /// Makes a key of `user` that only signs, with a subkey of each algorithm of `encryption`, and returns their
+    /// fingerprints, that of the key first. `protection` are gpg's options on the passphrase.
+    pub fn generate_with_subkeys(
+        &self,
+        user: &str,
+        primary: &str,
+        encryption: &[&str],
+        protection: &[&str],
+    ) -> Vec<String> {
+        let gpg = || self.gpg().args(protection);
+        gpg().args(["--quick-gen-key", user, primary, "sign", "never"]).ok();
+        let fingerprint = self.fingerprints(user).swap_remove(0);
+        for algorithm in encryption {
+            gpg().args(["--quick-add-key", &fingerprint, algorithm, "encr", "never"]).ok();
+        }
+        self.fingerprints(user)
+    }
+
+    /// The fingerprints of the key of `user` and of its subkeys.
+    pub fn fingerprints(&self, user: &str) -> Vec<String> {
+        let listing = self.gpg().args(["--with-colons", "--list-keys", user]).ok();
+        let lines = listing.lines().filter(|line| line.starts_with("fpr:"));
+        lines
+            .map(|line| line.split(':').nth(9).expect("the tenth field is the fingerprint").to_owned())
+            .collect()
     }
 
     /// The armored secret key, as `gpg --export-secret-keys --armor` prints it.

@@ -82,8 +82,12 @@ impl PgpKeys {
         let damaged = |_| "the OpenPGP key is damaged".to_owned();
         let mut primary = String::new();
         let mut found = false;
+        let mut unknown = None;
         let mut parser = PacketParser::from_bytes(packets).map_err(damaged)?;
-        while let PacketParserResult::Some(here) = parser {
+        while let PacketParserResult::Some(mut here) = parser {
+            if matches!(&here.packet, Packet::Unknown(packet) if packet.tag() == Tag::SecretKey) {
+                unknown = here.buffer_unread_content().map_err(damaged)?.first().copied();
+            }
             let (packet, next) = here.next().map_err(damaged)?;
             parser = next;
             let key = match packet {
@@ -97,7 +101,13 @@ impl PgpKeys {
             found = true;
             self.add_key(&primary, key)?;
         }
-        if found { Ok(()) } else { Err("it holds no OpenPGP secret key".to_owned()) }
+        match unknown {
+            _ if found => Ok(()),
+            Some(version) => {
+                Err(format!("it holds an OpenPGP key of version {version}, which is not supported"))
+            }
+            None => Err("it holds no OpenPGP secret key".to_owned()),
+        }
     }
 
     fn add_key(&mut self, primary: &str, key: Key<SecretParts, UnspecifiedRole>) -> Result<(), String> {
@@ -181,6 +191,17 @@ impl HeldKey {
         }
         let mut pair = self.key.clone().into_keypair().ok()?;
         message.decrypt(&mut pair, cipher)
+    }
+
+    /// What it is, where nobody here can use it.
+    fn unsupported(&self) -> Option<String> {
+        let algorithm = self.key.pk_algo();
+        match self.key.mpis() {
+            mpi::PublicKey::ECDH { curve, .. } => {
+                (!curve.is_supported()).then(|| format!("{algorithm}, curve {curve}"))
+            }
+            _ => (!algorithm.is_supported()).then(|| algorithm.to_string()),
+        }
     }
 
     fn rsa(&self) -> Option<&Pkcs1PrivateDecryptingKey> {
@@ -311,6 +332,13 @@ impl Session<'_> {
             return UnwrapError::new(Class::Denied, reason);
         }
         match recipients().next() {
+            Some(held) if let Some(kind) = held.unsupported() => {
+                let reason = format!(
+                    "OpenPGP key {} is of a kind that is not supported: {kind}\nhelp: RSA, Curve25519 and the NIST curves are",
+                    held.fingerprint
+                );
+                UnwrapError::new(Class::Invalid, reason)
+            }
             Some(held) => {
                 let reason = format!("OpenPGP key {} does not open it", held.fingerprint);
                 UnwrapError::new(Class::Invalid, reason)
@@ -533,6 +561,16 @@ mod tests {
         );
         assert_eq!(normalise("0x3d16cee4a27381b4"), "3D16CEE4A27381B4");
         assert_eq!(normalise("Me <me@example.com>"), "Me <me@example.com>");
+    }
+
+    #[test]
+    fn a_key_of_a_version_that_is_not_supported_is_named() {
+        let mut key = packets("pgp-rsa2048.key.asc");
+        // Behind the tag and two octets of length.
+        assert_eq!((key[0], key[3]), (0x95, 4));
+        key[3] = 5;
+        let problem = PgpKeys::default().add(&key).unwrap_err();
+        assert_eq!(problem, "it holds an OpenPGP key of version 5, which is not supported");
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn encrypt(cert: &Cert, fingerprint: &str, data_key: &DataKey) -> Result<String,
         .collect();
     keys.sort_by_key(|key| key.key().creation_time());
     let newest = keys.pop().ok_or_else(|| {
-        let reason = "the OpenPGP key has no usable key for encryption: it is expired, revoked, or too weak";
+        let reason = "the OpenPGP key has no usable key for encryption: it is expired, revoked, too weak, or of a kind that is not supported";
         UnwrapError::new(Class::Invalid, reason)
     })?;
     write(Recipient::from(newest), data_key)
