@@ -595,6 +595,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Scripted {
         asked: AtomicUsize,
+        opened: AtomicUsize,
     }
 
     impl KeyUnwrap for Scripted {
@@ -610,7 +611,10 @@ mod tests {
                 self.asked.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 match enc {
-                    "opens" => Some(Ok(Secret::new(testing::DATA_KEY.into()))),
+                    "opens" => {
+                        self.opened.fetch_add(1, Ordering::Relaxed);
+                        Some(Ok(Secret::new(testing::DATA_KEY.into())))
+                    }
                     "part 1" => Some(Ok(part(1))),
                     "part 2" => Some(Ok(part(2))),
                     "short" => Some(Ok(Secret::new(b"STRONGROOM-MARKER".to_vec()))),
@@ -665,6 +669,30 @@ mod tests {
         let all = futures::future::join_all((0..20).map(|_| keyring.data_key(&scope, &groups, None))).await;
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(holder.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_data_key_is_opened_once_for_all_threads_and_renders() {
+        let (keyring, holder) = keyring();
+        let keyring = Arc::new(keyring);
+        for _ in 0..3 {
+            let renders = (0..20).map(|number| {
+                let keyring = Arc::clone(&keyring);
+                tokio::spawn(async move {
+                    // Every render has its own scope, and two files of one data key beside one of another.
+                    let scope = Scope::default();
+                    let own = [vec![age("age1a", "other"), kms("arn:a", "opens")]];
+                    let other = [vec![kms(if number % 2 == 0 { "arn:b" } else { "arn:c" }, "opens")]];
+                    for groups in [&own, &other, &own] {
+                        keyring.data_key(&scope, groups, None).await.unwrap();
+                    }
+                })
+            });
+            for render in futures::future::join_all(renders).await {
+                render.unwrap();
+            }
+        }
+        assert_eq!(holder.opened.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]
