@@ -84,16 +84,15 @@ soak: build ## Render for two minutes, several at once, and open some thousand r
 	@e2e/tools/get helm sops sops-min
 	$(CARGO) test --locked --test soak -- --ignored --nocapture
 
-FUZZ_TARGETS := authority references sops_metadata text_surgery
-COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+FUZZ_TARGETS := authority references sops_metadata sops_yaml sops_json sops_dotenv sops_ini sops_binary text_surgery
+COVERAGE := -Cpasses=sancov-module $(foreach kind,level=4 inline-8bit-counters pc-table trace-compares,-Cllvm-args=-sanitizer-coverage-$(kind))
 
 .PHONY: fuzz
 fuzz: ## Fuzz everything that parses bytes from outside, a minute each
-	@RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --release --target $(TARGET) --target-dir target/fuzz -p strongroom-fuzz \
-	  --config profile.release.lto=false --config profile.release.codegen-units=16 --config profile.release.debug-assertions=true
+	@RUSTFLAGS="$(COVERAGE)" $(CARGO) build --locked --profile fuzz --target $(TARGET) --target-dir target/fuzz -p strongroom-fuzz
 	for target in $(FUZZ_TARGETS); do
 	  mkdir -p fuzz/corpus/$$target fuzz/artifacts
-	  target/fuzz/$(TARGET)/release/$$target -max_total_time=60 -max_len=4096 -artifact_prefix=fuzz/artifacts/ fuzz/corpus/$$target examples/hello/secrets
+	  target/fuzz/$(TARGET)/fuzz/$$target -max_total_time=60 -max_len=8192 -dict=fuzz/sops.dict -artifact_prefix=fuzz/artifacts/ fuzz/corpus/$$target e2e/fixtures/sops
 	done
 
 .PHONY: advisories

@@ -7,6 +7,7 @@
 
 mod references;
 mod render;
+mod sops;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;

@@ -43,7 +43,7 @@ fn references() {
     stores.compare(&mut table, "200 of these, mixed", 200, mixed, PROMISED);
 
     let many = stores.values("many", 10_000, |number| secret(number % NAMES));
-    table.note("peak memory with 10,000 references to 100 secrets", &peak(stores.strongroom(&many)));
+    table.note_bytes("peak memory with 10,000 references to 100 secrets", peak(stores.strongroom(&many)));
     let plain = |number: usize| format!("ref+echo://{MARKER}/{number}");
     let files = [1_000, 10_000].map(|count| stores.values(&format!("plain{count}"), count, plain));
     let [few, all] = &files;

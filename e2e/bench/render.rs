@@ -10,7 +10,7 @@ use super::support::product::{generate_with, shipped};
 use super::support::repository::Repository;
 use super::support::sops::sops;
 use super::support::tools::{tool, top};
-use super::table::{AtMost, Table, mebibytes, median, milliseconds, peak, time_each};
+use super::table::{AtMost, Table, median, milliseconds, peak, time_each};
 
 const ROUNDS: usize = 21;
 const FILES: [&str; 3] = ["database", "mail", "session"];
@@ -33,13 +33,10 @@ fn render() {
         AtMost(0.5),
     );
     let version = median(&time_each(ROUNDS, &[&|| vec![version()]])[0]);
-    table.note(
-        "size of the program",
-        &format!("{:.1} MiB", mebibytes(fs::metadata(shipped()).unwrap().len())),
-    );
+    table.note_bytes("size of the program", fs::metadata(shipped()).unwrap().len());
     table.note("`strongroom --version`", &format!("{:.1} ms, of 15 allowed", milliseconds(version)));
-    table.note("peak memory of that `generate`, without helm", &peak(render.strongroom()));
-    table.note("peak memory of that `helm template`", &peak(render.helm()));
+    table.note_bytes("peak memory of that `generate`, without helm", peak(render.strongroom()));
+    table.note_bytes("peak memory of that `helm template`", peak(render.helm()));
     table.print();
     assert!(version <= Duration::from_millis(15), "--version took {version:?}");
     table.assert_kept();

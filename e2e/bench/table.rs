@@ -49,6 +49,11 @@ impl Table {
         writeln!(self.notes, "| {name} | {value} |").unwrap();
     }
 
+    /// A row of bytes.
+    pub fn note_bytes(&mut self, name: &str, bytes: u64) {
+        self.note(name, &format!("{:.1} MiB", mebibytes(bytes)));
+    }
+
     /// Shows all rows.
     pub fn print(&self) {
         println!("\nMedians of {} rounds, taking turns, in milliseconds.\n", self.rounds);
@@ -87,8 +92,8 @@ fn run(mut command: Command) {
     assert!(output.status.success(), "{} failed: {said}", command.get_program().display());
 }
 
-/// The kernel's own record of the peak, read until the process ends: the last reading is at most 1 ms old.
-pub fn peak(mut command: Command) -> String {
+/// The most memory that it held, in bytes: the kernel's own record (`ru_maxrss`), read until the process ends: the last reading is at most 1 ms old.
+pub fn peak(mut command: Command) -> u64 {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = None;
@@ -98,7 +103,7 @@ pub fn peak(mut command: Command) -> String {
         peak = line.and_then(|kilobytes| kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()).max(peak);
         std::thread::sleep(Duration::from_millis(1));
     }
-    format!("{:.1} MiB", mebibytes(peak.expect("a process runs for longer than a millisecond") * 1024))
+    peak.expect("a process runs for longer than a millisecond") * 1024
 }
 
 /// The middle one.
