@@ -493,6 +493,44 @@ fn what_only_the_operator_can_choose() {
 }
 
 #[test]
+fn what_an_operator_wrote_wrong() {
+    const RELATIVE: &str = "is not an absolute path, so a repository could bring its own";
+    let repository = with_files(&[("token", MARKER)]);
+    let schemes = "\"awssecret\" is no scheme\nhelp: there are awskms, awssecrets, awsssm, ";
+    let kinds =
+        "\"gpg\" is no kind of SOPS key\nhelp: there are age, azure_kv, gcp_kms, hc_vault, hckms, kms, pgp";
+    for (variable, value, expected) in [
+        ("STRONGROOM_ALLOW_REFS", "echo,awssecret://team/", format!("read STRONGROOM_ALLOW_REFS: {schemes}")),
+        ("STRONGROOM_ALLOW_KEYS", "age,gpg:ABCD", format!("read STRONGROOM_ALLOW_KEYS: {kinds}")),
+        (
+            "STRONGROOM_ALLOW_ENV",
+            "$HOME",
+            "read STRONGROOM_ALLOW_ENV: \"$HOME\" is no name of a variable\nhelp: a name is letters, digits and _, \
+             without $"
+                .to_owned(),
+        ),
+        (
+            "STRONGROOM_ALLOW_ADDRESSES",
+            "htps://vault.example",
+            "read STRONGROOM_ALLOW_ADDRESSES: \"htps://vault.example\" is no address: it must be an https:// or \
+             http:// URL"
+                .to_owned(),
+        ),
+        (
+            "VAULT_TOKEN_FILE",
+            "token",
+            format!("use VAULT_TOKEN_FILE: \"token\" {RELATIVE}\nhelp: write the whole path, such as /etc/strongroom/token"),
+        ),
+        ("STRONGROOM_KEYS_DIR", "keys", format!("use STRONGROOM_KEYS_DIR: \"keys\" {RELATIVE}")),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "./token", format!("use GOOGLE_APPLICATION_CREDENTIALS: \"./token\" {RELATIVE}")),
+    ] {
+        let message = generate(&repository, "app").env(variable, value).fails();
+        assert!(message.starts_with(&format!("strongroom: failed to {expected}")), "{variable}: {message}");
+        assert!(!message.contains(MARKER), "{variable}: {message}");
+    }
+}
+
+#[test]
 fn what_helm_secrets_would_run_or_read() {
     let script = format!("#!/bin/sh\necho {MARKER} > \"$TMPDIR/was-run\"\n");
     let repository = with_files(&[("evil.sh", &script), ("values/a.yaml", "a: 1\n")]);

@@ -146,6 +146,10 @@ fn whole_number(text: &str) -> Result<Secret<String>, FetchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::report;
+    use crate::policy::AllowList;
+    use crate::refs::grammar::Expression;
+    use crate::refs::resolve::Resolver;
     use crate::refs::sources::mock::{ambient, locator, told};
     use crate::web::mock::Mock;
 
@@ -196,6 +200,36 @@ mod tests {
             let answer = told(source.fetch(&Scope::default(), &[locator(path, false, &[])]).await).remove(0);
             assert!(answer.starts_with(reason), "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_policy_sees_what_goes_along_to_a_mock_and_nobody_is_told_its_value() {
+        let mock = Mock::start(|_| (200, r#"{"a": "x"}"#.to_owned())).await;
+        let host = mock.url.trim_start_matches("http://");
+        let list = format!("httpjson://{host}/doc?insecure=true&team=a");
+        let policy = AllowList::default().with_references(&list).unwrap();
+        let resolver = Resolver::new(ambient(&[], &[&mock.url]), Arc::new(policy));
+        for (options, denied) in [
+            ("", None),
+            ("&team=a", None),
+            ("&floatAsInt=false&team=a", None),
+            ("&team=STRONGROOM-MARKER", Some("/doc with insecure, team\n")),
+            ("&other=STRONGROOM-MARKER", Some("/doc with insecure, other\n")),
+            ("&other=", Some("/doc with insecure, other\n")),
+        ] {
+            let reference = format!("ref+httpjson://{host}/doc?insecure=true{options}#//a");
+            let expression = Expression::parse(&reference).unwrap();
+            let value = resolver.resolve(&Scope::default(), &[&expression]).await.remove(0);
+            match (value, denied) {
+                (Ok(value), None) => assert_eq!(value.to_text().expose(), "x", "{options}"),
+                (Err(errors), Some(denied)) => {
+                    let said = report(&errors[0]);
+                    assert!(said.contains(denied) && !said.contains("MARKER"), "{options}: {said}");
+                }
+                (value, _) => panic!("{options}: {value:?}"),
+            }
+        }
+        assert_eq!(mock.seen().len(), 3, "nothing is asked that is denied");
     }
 
     #[test]
