@@ -381,6 +381,8 @@ fn series() -> BTreeSet<String> {
     meters.received(1);
     meters.looked_up("", true);
     meters.holds("", 1);
+    meters.unkept("");
+    meters.reloaded("", true);
     meters.fetched("", Ok(()));
     meters.fetch_took("", std::time::Duration::ZERO);
     meters.decrypted("", Ok(()));

@@ -114,6 +114,12 @@ impl Pod {
     }
 
     fn leftovers(&self) -> usize {
+    /// Asserts that the metrics have the `line`.
+    fn counts(&self, line: &str) {
+        let metrics = self.page("/metrics");
+        assert!(metrics.lines().any(|shown| shown == line), "{line}\n{metrics}");
+    }
+
         fs::read_dir(self.path("work/_cmp_server")).unwrap().count()
     }
 }
@@ -209,10 +215,10 @@ fn keys_that_come_and_go_count_without_a_restart_and_what_one_opened_is_forgotte
     let refused = || pod.call(&[]).fails();
     assert!(refused().contains("secrets/database.yaml"), "{}", refused());
     fs::copy(top().join("examples/keys/test-only.agekey"), keys.join("test-only.agekey")).unwrap();
-    pod.wait("the keys changed, and what is there now counts", 1);
+    pod.wait("keys changed, and what is there now counts", 1);
     assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
     fs::remove_file(keys.join("test-only.agekey")).unwrap();
-    pod.wait("the keys changed, and what is there now counts", 2);
+    pod.wait("keys changed, and what is there now counts", 2);
     assert!(refused().contains("secrets/database.yaml"), "{}", refused());
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
 }
@@ -224,7 +230,8 @@ fn a_passphrase_that_is_gone_leaves_what_was_there_and_says_so() {
     fs::write(&passphrase, "STRONGROOM-MARKER-passphrase\n").unwrap();
     let _sidecar = pod.start_with(&[("STRONGROOM_PASSPHRASE_FILE", passphrase.to_str().unwrap())]);
     fs::remove_file(&passphrase).unwrap();
-    pod.wait("the keys changed, and what was there before stays", 1);
+    pod.counts(r#"strongroom_unkept_renders_total{reason="chance"} 32"#);
+    pod.wait("passphrase changed, and what was there before stays", 1);
     assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
     assert!(pod.page("/readyz").starts_with("HTTP/1.1 200 "));
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
@@ -259,6 +266,7 @@ fn without_a_cache_helm_runs_each_time() {
 }
 
 #[test]
+    pod.counts(r#"strongroom_reloads_total{what="keys",result="ok"} 2"#);
 fn a_failure_is_one_message_that_names_the_app_and_keeps_secrets() {
     let pod = Pod::new();
     let _sidecar = pod.start();
@@ -272,6 +280,8 @@ fn a_failure_is_one_message_that_names_the_app_and_keeps_secrets() {
             r#"ARGOCD_APP_PARAMETERS=[{"name":"valuefiles","array":[]}]"#,
             "InvalidArgument: render app \"hello\": ",
         ),
+    pod.counts(r#"strongroom_reloads_total{what="passphrase",result="failed"} 1"#);
+    pod.counts(r#"strongroom_reloads_total{what="keys",result="failed"} 0"#);
         ("ARGOCD_APP_PARAMETERS=no", "InvalidArgument: render app \"hello\": "),
         (
             r#"ARGOCD_APP_PARAMETERS=[{"name":"parameters","map":{"password":"ref+echo://STRONGROOM-MARKER-1"}}]"#,
@@ -292,6 +302,9 @@ fn after_a_kill_it_starts_again_over_what_was_left() {
     let killed = pod.start();
     fs::create_dir_all(pod.path("work/_cmp_server/left/behind")).unwrap();
     killed.signal(rustix::process::Signal::KILL);
+    for (result, count) in [("ok", 1), ("failed", 2)] {
+        pod.counts(&format!(r#"strongroom_reloads_total{{what="plugin.yaml",result="{result}"}} {count}"#));
+    }
     assert_eq!(killed.end().signal(), Some(KILL));
     assert!(pod.socket().exists());
     let _sidecar = pod.start();

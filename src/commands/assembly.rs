@@ -358,11 +358,11 @@ pub(super) fn executable(
     Ok(candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| name.to_owned()))
 }
 
-/// Where [`renderer`] finds keys and what unlocks them: files, and folders of them.
+/// Where [`renderer`] finds keys: files, and folders of them.
 pub(super) fn key_files(operator: &Operator, environment: &Environment) -> Vec<PathBuf> {
     let named = ["SOPS_AGE_KEY_FILE", "SOPS_AGE_SSH_PRIVATE_KEY_FILE"];
     let named = named.iter().filter_map(|name| environment.get(name)).map(PathBuf::from);
-    named.chain(operator.passphrase_file.clone()).chain([operator.keys_dir.clone()]).collect()
+    named.chain([operator.keys_dir.clone()]).collect()
 }
 
 /// The first line of the file.

@@ -104,7 +104,10 @@ pub async fn run(
     if let Command::Serve(args) = &cli.command {
         let confined = !args.unconfined_helm;
         let assemble = || assembly::renderer(&cli.operator, Trust::Application, &environment, confined);
-        let keys = assembly::key_files(&cli.operator, &environment);
+        let keys = [
+            ("keys", assembly::key_files(&cli.operator, &environment)),
+            ("passphrase", Vec::from_iter(cli.operator.passphrase_file.clone())),
+        ];
         return serve::run(args, assemble, keys, stop).await;
     }
     tokio::select! {

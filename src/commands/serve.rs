@@ -38,11 +38,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at the files of keys and of the plugin.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// What the plugin's file is called in the log and in metrics.
+const PLUGIN: &str = "plugin.yaml";
+
 /// What a render may need, helm included.
 const MEMORY_OF_A_RENDER: u64 = 256 << 20;
 
 /// Where the container's memory limit is told, if it has one.
 const MEMORY_LIMIT: &str = "/sys/fs/cgroup/memory.max";
+
+/// What files hold, and whether they changed.
+type Group = (&'static str, Watched);
 
 /// The address for probes and metrics cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +64,15 @@ impl Fault for ListenError {
     }
 }
 
-/// Serves until `stop`, and finishes what runs. What `assemble` makes is made anew when one of the files `keys` changes.
+/// Serves until `stop`, and finishes what runs. What `assemble` makes is made anew when one of the files `keys` changes,
+/// each group of which has its name in front.
 pub(super) async fn run<E: Fault>(
     args: &Serve,
     assemble: impl Fn() -> Result<Renderer, E> + Send,
-    keys: Vec<PathBuf>,
+    keys: [(&'static str, Vec<PathBuf>); 2],
     stop: impl Future<Output = Termination> + Send,
 ) -> Result<Secret<Vec<u8>>, Failure> {
-    let seen = Watched::new(keys);
+    let seen = keys.map(|(what, paths)| (what, Watched::new(paths)));
     let first = assemble()?;
     let latch = Latch::new(&["keys", "helm", "socket"]);
     let mut registry = Registry::default();
@@ -90,7 +97,7 @@ pub(super) async fn run<E: Fault>(
 /// Gets ready one condition after the other, and serves.
 async fn serve<E: Fault>(
     args: &Serve,
-    (assemble, first, mut keys): (impl Fn() -> Result<Renderer, E> + Send, Renderer, Watched),
+    (assemble, first, mut keys): (impl Fn() -> Result<Renderer, E> + Send, Renderer, [Group; 2]),
     meters: Meters,
     latch: &Latch,
     http: SocketAddr,
@@ -114,17 +121,22 @@ async fn serve<E: Fault>(
     let confined = enforced && !args.unconfined_helm;
     tracing::info!(socket = %server.path().display(), %http, helm = version, confined, "serving");
     let watching = async {
+        for what in keys.iter().map(|(what, _)| what).chain([&PLUGIN]) {
+            meters.watches(what);
+        }
         loop {
             tokio::time::sleep(LOOK).await;
-            if keys.changed() {
-                take(assemble().map_err(Failure::from), "the keys", |new| {
-                    renderers.send_replace(Arc::new(keeping(new, args, &meters)));
-                });
+            for (what, files) in &mut keys {
+                if files.changed() {
+                    take(assemble().map_err(Failure::from), what, &meters, |new| {
+                        renderers.send_replace(Arc::new(keeping(new, args, &meters)));
+                    });
+                }
             }
             if config.changed() {
                 // What is borrowed cannot be replaced.
                 let new = plugin_like(&plugins.borrow(), &args.socket.plugin_config);
-                take(new, "plugin.yaml", |new| {
+                take(new, PLUGIN, &meters, |new| {
                     plugins.send_replace(new);
                 });
             }
@@ -137,7 +149,8 @@ async fn serve<E: Fault>(
 }
 
 /// Puts what was read anew in the place of what was there, which stays where that failed.
-fn take<T>(read: Result<T, Failure>, what: &'static str, put: impl FnOnce(T)) {
+fn take<T>(read: Result<T, Failure>, what: &'static str, meters: &Meters, put: impl FnOnce(T)) {
+    meters.reloaded(what, read.is_ok());
     match read {
         Ok(new) => {
             put(new);

@@ -47,6 +47,8 @@ struct Numbers {
     running: Gauge,
     cache_lookups: Family<Labels<2>, Counter>,
     cache_size: Family<Labels<1>, Gauge>,
+    unkept: Family<Labels<1>, Counter>,
+    reloads: Family<Labels<2>, Counter>,
     fetches: Family<Labels<2>, Counter>,
     fetch_durations: Durations<1>,
     decryptions: Family<Labels<2>, Counter>,
@@ -73,6 +75,8 @@ impl Default for Numbers {
             running: Gauge::default(),
             cache_lookups: Family::default(),
             cache_size: Family::default(),
+            unkept: Family::default(),
+            reloads: Family::default(),
             fetches: Family::default(),
             fetch_durations: Family::new_with_constructor(seconds),
             decryptions: Family::default(),
@@ -149,6 +153,16 @@ impl Meters {
             self.0.cache_size.clone(),
         );
         registry.register(
+            "strongroom_unkept_renders",
+            "Runs of helm whose result could not be kept, by reason",
+            self.0.unkept.clone(),
+        );
+        registry.register(
+            "strongroom_reloads",
+            "Times that the operator's files changed and were read anew, by what they hold and result: ok or failed",
+            self.0.reloads.clone(),
+        );
+        registry.register(
             "strongroom_fetches",
             "Documents asked of secret stores, by scheme and result",
             self.0.fetches.clone(),
@@ -209,6 +223,28 @@ impl Meters {
     pub fn holds(&self, cache: &'static str, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.0.cache_size.get_or_create(&[("cache", cache)]).set(bytes);
+    }
+
+    /// What helm prints cannot be kept, for `reason`.
+    pub fn unkept(&self, reason: &'static str) {
+        self.0.unkept.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Files that hold `what` are watched: shows their numbers from zero on, so that a first failure is an increase.
+    pub fn watches(&self, what: &'static str) {
+        for ok in [true, false] {
+            self.reloads(what, ok);
+        }
+    }
+
+    /// Files that hold `what` changed, and could be read or could not.
+    pub fn reloaded(&self, what: &'static str, ok: bool) {
+        self.reloads(what, ok).inc();
+    }
+
+    fn reloads(&self, what: &'static str, ok: bool) -> Counter {
+        let result = if ok { OK } else { "failed" };
+        self.0.reloads.get_or_create_owned(&[("what", what), ("result", result)])
     }
 
     /// A secret store was asked for a document.
@@ -276,6 +312,9 @@ mod tests {
         meters.received(12);
         meters.looked_up("render", true);
         meters.holds("render", 77);
+        meters.unkept("chance");
+        meters.watches("keys");
+        meters.reloaded("keys", true);
         meters.fetched("vault", Err(Class::NotFound));
         meters.fetch_took("vault", Duration::from_millis(3));
         meters.decrypted("age", Ok(()));
@@ -300,6 +339,9 @@ mod tests {
             "strongroom_received_bytes_total 12",
             r#"strongroom_cache_lookups_total{cache="render",result="hit"} 1"#,
             r#"strongroom_cache_size_bytes{cache="render"} 77"#,
+            r#"strongroom_unkept_renders_total{reason="chance"} 1"#,
+            r#"strongroom_reloads_total{what="keys",result="ok"} 1"#,
+            r#"strongroom_reloads_total{what="keys",result="failed"} 0"#,
             r#"strongroom_fetches_total{scheme="vault",result="not_found"} 1"#,
             r#"strongroom_fetch_duration_seconds_count{scheme="vault"} 1"#,
             r#"strongroom_decryptions_total{key_type="age",result="ok"} 1"#,

@@ -76,6 +76,31 @@ struct Kept {
     flights: HashMap<Digest, Weak<Flight>>,
 }
 
+/// Why what helm prints is not kept.
+#[derive(Clone, Copy)]
+enum Unkept {
+    /// Helm would print something else the next time.
+    Chance,
+    /// The chart has a file that is too large to be looked at.
+    LargeFile,
+    /// It is larger than all the room.
+    TooLarge,
+    /// The chart or a choice cannot be read: helm says why.
+    Unreadable,
+}
+
+impl Unkept {
+    /// Its label in metrics.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Chance => "chance",
+            Self::LargeFile => "large_file",
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 type Digest = [u8; 32];
 type Flight = OnceCell<Secret<String>>;
 
@@ -117,7 +142,11 @@ impl Cached {
         found
     }
 
+    /// Keeps `manifests`, unless they would need more than all the room and push out everything else.
     fn keep(&self, digest: Digest, manifests: &Secret<String>) {
+        if size(manifests) > self.room {
+            return self.meters.unkept(Unkept::TooLarge.label());
+        }
         let mut kept = self.lock();
         kept.bytes += size(manifests);
         if let Some(before) = kept.manifests.put(digest, manifests.clone()) {
@@ -131,8 +160,8 @@ impl Cached {
         self.meters.holds(NAME, kept.bytes);
     }
 
-    /// What the output of `call` depends on, unless it depends on chance, or the chart cannot be read: helm says why.
-    fn digest(&self, call: &HelmCall) -> Option<Digest> {
+    /// What the output of `call` depends on, where that can be told.
+    fn digest(&self, call: &HelmCall) -> Result<Digest, Unkept> {
         let HelmCall {
             chart,
             repository,
@@ -158,7 +187,7 @@ impl Cached {
             hash.count(usize::from(*choice));
         }
         hash.scan_all(values.iter().map(|values| values.text.expose().as_bytes()));
-        let sets = sets.render().ok()?;
+        let sets = sets.render().map_err(|_| Unkept::Unreadable)?;
         hash.scan_all(sets.documents.iter().map(|document| document.expose().as_bytes()));
         hash.count(sets.flags.len());
         for (flag, value) in &sets.flags {
@@ -174,7 +203,12 @@ impl Cached {
             hash.add(path.as_bytes());
             hash.scan(content);
         });
-        (whole.ok()? && hash.repeatable).then(|| hash.finish())
+        match whole {
+            Err(_) => Err(Unkept::Unreadable),
+            Ok(false) => Err(Unkept::LargeFile),
+            Ok(true) if !hash.repeatable => Err(Unkept::Chance),
+            Ok(true) => Ok(hash.finish()),
+        }
     }
 }
 
@@ -185,7 +219,13 @@ fn size(manifests: &Secret<String>) -> usize {
 impl Helm for Cached {
     fn template<'a>(&'a self, call: &'a HelmCall) -> BoxFuture<'a, Result<Secret<String>, HelmError>> {
         Box::pin(async move {
-            let Some(digest) = self.digest(call) else { return self.helm.template(call).await };
+            let digest = match self.digest(call) {
+                Ok(digest) => digest,
+                Err(reason) => {
+                    self.meters.unkept(reason.label());
+                    return self.helm.template(call).await;
+                }
+            };
             let flight = self.flight(digest);
             let mut joined = true;
             let look_or_run = || {
@@ -307,6 +347,7 @@ mod tests {
             let runs = self.0.fetch_add(1, Ordering::SeqCst) + 1;
             let printed = match call.release_name.as_str() {
                 "broken" => Err(HelmError::NotText),
+                "huge" => Ok(Secret::new(format!("{runs}{}", " ".repeat(100_000)))),
                 _ => Ok(Secret::new(format!("{runs}{}", " ".repeat(self.1)))),
             };
             tokio::task::yield_now().map(|()| printed).boxed()
@@ -318,8 +359,24 @@ mod tests {
     }
 
     fn cached(printed: usize, room: usize) -> (Arc<Counted>, Cached) {
+        let (helm, cached, _) = shown(printed, room);
+        (helm, cached)
+    }
+
+    /// With the registry that shows what is counted.
+    fn shown(printed: usize, room: usize) -> (Arc<Counted>, Cached, Registry) {
         let helm = Arc::new(Counted(AtomicUsize::new(0), printed));
-        (helm.clone(), Cached::new(helm, room, Meters::register(&mut Registry::default(), false)))
+        let mut registry = Registry::default();
+        let cached = Cached::new(helm.clone(), room, Meters::register(&mut registry, false));
+        (helm, cached, registry)
+    }
+
+    /// How many results were not kept, for `reason`.
+    fn unkept(registry: &Registry, reason: &str) -> usize {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        let name = format!("strongroom_unkept_renders_total{{reason=\"{reason}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
     }
 
     fn write(path: &Path, text: impl AsRef<[u8]>) {
@@ -474,21 +531,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_not_kept_nor_what_is_larger_than_all_room() {
-        let (helm, cached) = cached(1000, 1000);
-        for name in ["broken", "app"] {
-            for _ in 0..2 {
-                let (_folder, mut call) = chart(&[]);
-                name.clone_into(&mut call.release_name);
-                let _ = cached.template(&call).await;
+    async fn a_failure_is_not_kept_nor_what_is_larger_than_all_room_which_pushes_nothing_out() {
+        let (helm, cached, registry) = shown(1000, 10_000);
+        for (name, run) in
+            [("app", 1), ("broken", 2), ("broken", 3), ("huge", 4), ("app", 1), ("huge", 5), ("app", 1)]
+        {
+            let (_folder, mut call) = chart(&[]);
+            name.clone_into(&mut call.release_name);
+            match cached.template(&call).await {
+                Ok(manifests) => assert_eq!(manifests.expose().trim(), run.to_string(), "{name}"),
+                Err(_) => assert_eq!(helm.0.load(Ordering::SeqCst), run, "{name}"),
             }
         }
-        assert_eq!(helm.0.load(Ordering::SeqCst), 4);
+        assert_eq!(cached.lock().bytes, 1000 + ENTRY + 1);
+        assert_eq!(unkept(&registry, "too_large"), 2);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_looked_at_is_not_kept_and_counted_by_its_reason() {
+        let (helm, cached, registry) = shown(0, 1 << 20);
+        let (_folder, call) = chart(&[("charts/broken.tgz", "no archive")]);
+        runs(&cached, &call).await;
+        let (_folder, call) = chart(&[]);
+        fs::File::create(call.chart.join("files")).unwrap().set_len(33 << 20).unwrap();
+        runs(&cached, &call).await;
+        assert_eq!(helm.0.load(Ordering::SeqCst), 2);
+        assert_eq!(["unreadable", "large_file", "chance"].map(|reason| unkept(&registry, reason)), [1, 1, 0]);
+        assert_eq!(cached.lock().manifests.len(), 0);
     }
 
     #[tokio::test]
     async fn what_is_by_chance_runs_each_time() {
-        let (helm, cached) = cached(0, 1 << 20);
+        let (helm, cached, registry) = shown(0, 1 << 20);
         let mut packed =
             tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
         let text = b"a: {{ randAlpha 3 }}";
@@ -515,6 +589,7 @@ mod tests {
             }
         }
         assert_eq!(helm.0.load(Ordering::SeqCst), 2 * changes.len());
+        assert_eq!(unkept(&registry, "chance"), 2 * changes.len());
         assert_eq!(cached.lock().bytes, 0);
     }
 
