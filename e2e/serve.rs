@@ -22,6 +22,7 @@ use support::product::{generate, strongroom};
 use support::repository::Repository;
 use support::sidecar::Sidecar;
 use support::tools::top;
+use support::wrapped_helm::WrappedHelm;
 use tempfile::TempDir;
 
 /// The last signal of a process that is not asked.
@@ -113,13 +114,13 @@ impl Pod {
         answer
     }
 
-    fn leftovers(&self) -> usize {
     /// Asserts that the metrics have the `line`.
     fn counts(&self, line: &str) {
         let metrics = self.page("/metrics");
         assert!(metrics.lines().any(|shown| shown == line), "{line}\n{metrics}");
     }
 
+    fn leftovers(&self) -> usize {
         fs::read_dir(self.path("work/_cmp_server")).unwrap().count()
     }
 }
@@ -131,6 +132,9 @@ const PARAMETERS: &str =
 fn audit_of(log: &str) -> Vec<Json> {
     log.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
+
+/// Of one repository.
+const APPS: usize = 200;
 
 /// Three encrypted files, and the references of the chart's own values to a file and an echo.
 const OPENED: usize = 5;
@@ -156,6 +160,59 @@ fn the_sidecar_gives_byte_for_byte_what_generate_gives() {
     assert!(!pod.socket().exists());
     assert_eq!(pod.leftovers(), 0);
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
+}
+
+#[test]
+fn a_commit_that_changes_one_of_200_apps_is_one_run_of_helm() {
+    let pod = Pod::new();
+    let helm = WrappedHelm::real();
+    let map = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {{{{ .Release.Name }}}}}}\ndata:\n  a: {value}\n"
+        )
+    };
+    for app in 0..APPS {
+        let write = |name: &str, text: &str| pod.repository.write(format!("apps/{app}/{name}"), text);
+        write("Chart.yaml", "apiVersion: v2\nname: app\nversion: 1.0.0\n");
+        write("templates/a.yaml", &map("{{ .Values.mail.password | b64enc | quote }}"));
+    }
+    let helm_path = helm.path();
+    // Confined, it could not write down how often it runs.
+    let _sidecar = pod.start_with(&[
+        ("STRONGROOM_HELM", helm_path.to_str().unwrap()),
+        ("STRONGROOM_UNCONFINED_HELM", "true"),
+    ]);
+    let shared = r#"ARGOCD_APP_PARAMETERS=[{"name":"valueFiles","array":["/app/secrets/mail.yaml"]}]"#;
+    let all = || {
+        let run = grpc_go(&pod.socket(), &pod.repository.path(), "apps/{number}");
+        let run = run.args(["-calls", &APPS.to_string(), "-at-once", "4"]).args(told(pod.generate()));
+        // It takes longer than any other client; each of its calls has a deadline.
+        let output = run.args(["ARGOCD_APP_NAME=app-{number}", shared]).into_command().output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let changed = |manifests: &str| manifests.matches("a: changed").count();
+    let before = all();
+    assert_eq!(
+        (helm.renders(), before.matches("kind: ConfigMap").count(), changed(&before)),
+        (APPS, APPS, 0)
+    );
+    pod.repository.write("apps/77/templates/a.yaml", map("changed"));
+    assert_eq!((changed(&all()), helm.renders()), (1, APPS + 1));
+    assert_eq!(pod.audit().iter().filter(|line| line["result"] == "opened").count(), 2 * APPS);
+}
+
+#[test]
+fn several_with_the_same_archive_at_once_each_get_what_generate_gives() {
+    let pod = Pod::new();
+    let sidecar = pod.start_with(&[("STRONGROOM_RENDERS", "4")]);
+    let client =
+        grpc_go(&pod.socket(), &pod.repository.path(), "app").args(["-calls", "16", "-at-once", "8"]);
+    assert_eq!(client.args(told(pod.generate())).ok(), pod.generate().ok().repeat(16));
+    assert_eq!(pod.audit().iter().filter(|line| line["result"] == "opened").count(), 16 * OPENED);
+    sidecar.signal(rustix::process::Signal::TERM);
+    assert_eq!(sidecar.end().code(), Some(0));
+    assert_eq!(pod.leftovers(), 0);
 }
 
 #[test]
@@ -185,6 +242,7 @@ fn each_function_that_is_left_to_chance_is_rendered_anew() {
         pod.repository.write("app/templates/chance.yaml", template);
         assert_ne!(pod.call(&[]).ok(), pod.call(&[]).ok(), "{function}");
     }
+    pod.counts(r#"strongroom_unkept_renders_total{reason="chance"} 32"#);
     sidecar.signal(rustix::process::Signal::TERM);
     assert_eq!(sidecar.end().code(), Some(0));
 }
@@ -220,6 +278,7 @@ fn keys_that_come_and_go_count_without_a_restart_and_what_one_opened_is_forgotte
     fs::remove_file(keys.join("test-only.agekey")).unwrap();
     pod.wait("keys changed, and what is there now counts", 2);
     assert!(refused().contains("secrets/database.yaml"), "{}", refused());
+    pod.counts(r#"strongroom_reloads_total{what="keys",result="ok"} 2"#);
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
 }
 
@@ -230,10 +289,11 @@ fn a_passphrase_that_is_gone_leaves_what_was_there_and_says_so() {
     fs::write(&passphrase, "STRONGROOM-MARKER-passphrase\n").unwrap();
     let _sidecar = pod.start_with(&[("STRONGROOM_PASSPHRASE_FILE", passphrase.to_str().unwrap())]);
     fs::remove_file(&passphrase).unwrap();
-    pod.counts(r#"strongroom_unkept_renders_total{reason="chance"} 32"#);
     pod.wait("passphrase changed, and what was there before stays", 1);
     assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
     assert!(pod.page("/readyz").starts_with("HTTP/1.1 200 "));
+    pod.counts(r#"strongroom_reloads_total{what="passphrase",result="failed"} 1"#);
+    pod.counts(r#"strongroom_reloads_total{what="keys",result="failed"} 0"#);
     assert!(!pod.log().contains(MARKER), "{}", pod.log());
 }
 
@@ -254,6 +314,9 @@ fn a_plugin_yaml_that_changes_counts_without_a_restart_unless_it_is_another_plug
         write(name, "");
         pod.wait("plugin.yaml changed, and what was there before stays", change + 1);
     }
+    for (result, count) in [("ok", 1), ("failed", 2)] {
+        pod.counts(&format!(r#"strongroom_reloads_total{{what="plugin.yaml",result="{result}"}} {count}"#));
+    }
     assert_eq!(pod.call(&[]).ok(), pod.generate().ok());
 }
 
@@ -266,7 +329,6 @@ fn without_a_cache_helm_runs_each_time() {
 }
 
 #[test]
-    pod.counts(r#"strongroom_reloads_total{what="keys",result="ok"} 2"#);
 fn a_failure_is_one_message_that_names_the_app_and_keeps_secrets() {
     let pod = Pod::new();
     let _sidecar = pod.start();
@@ -280,8 +342,6 @@ fn a_failure_is_one_message_that_names_the_app_and_keeps_secrets() {
             r#"ARGOCD_APP_PARAMETERS=[{"name":"valuefiles","array":[]}]"#,
             "InvalidArgument: render app \"hello\": ",
         ),
-    pod.counts(r#"strongroom_reloads_total{what="passphrase",result="failed"} 1"#);
-    pod.counts(r#"strongroom_reloads_total{what="keys",result="failed"} 0"#);
         ("ARGOCD_APP_PARAMETERS=no", "InvalidArgument: render app \"hello\": "),
         (
             r#"ARGOCD_APP_PARAMETERS=[{"name":"parameters","map":{"password":"ref+echo://STRONGROOM-MARKER-1"}}]"#,
@@ -302,9 +362,6 @@ fn after_a_kill_it_starts_again_over_what_was_left() {
     let killed = pod.start();
     fs::create_dir_all(pod.path("work/_cmp_server/left/behind")).unwrap();
     killed.signal(rustix::process::Signal::KILL);
-    for (result, count) in [("ok", 1), ("failed", 2)] {
-        pod.counts(&format!(r#"strongroom_reloads_total{{what="plugin.yaml",result="{result}"}} {count}"#));
-    }
     assert_eq!(killed.end().signal(), Some(KILL));
     assert!(pod.socket().exists());
     let _sidecar = pod.start();

@@ -1,9 +1,12 @@
 // Command grpcgo calls a plugin as Argo CD's repo-server does: grpc-go's own dialling of a unix socket's path, hence
 // its spelling of the authority, the calls in their order, and the repository in chunks of 1 KiB.
 //
-//	grpcgo -socket FILE -dir FOLDER -app PATH [-timeout 60s] [-authority TEXT] [-calls 1] [NAME=VALUE ...]
+//	grpcgo -socket FILE -dir FOLDER -app PATH [-timeout 60s] [-authority TEXT] [-calls 1] [-times] [-at-once 1] [NAME=VALUE ...]
 //
-// The manifests go to stdout. An error is one line, `CODE: message`, on stderr.
+// The manifests go to stdout. An error is one line, `CODE: message`, on stderr. As Argo CD does, each of the calls at
+// once has a connection of its own. `{number}` in PATH and in a VALUE is the number of the call, so that each can
+// be for another app. With -times the time of each call in microseconds, a line each, goes to stdout in place of the manifests, and at
+// last that of all together.
 package main
 
 import (
@@ -22,7 +25,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,11 +57,10 @@ func field(message []byte, number protowire.Number, value []byte) []byte {
 }
 
 // metadata is an AppStreamRequest with a ManifestRequestMetadata.
-func metadata(app string, archive []byte, env []string) []byte {
-	sum := sha256.Sum256(archive)
+func metadata(app, sum string, archive []byte, env []string) []byte {
 	m := field(nil, 1, []byte(path.Base(app)))
 	m = field(m, 2, []byte(app))
-	m = field(m, 3, []byte(hex.EncodeToString(sum[:])))
+	m = field(m, 3, []byte(sum))
 	m = protowire.AppendVarint(protowire.AppendTag(m, 4, protowire.VarintType), uint64(len(archive)))
 	for _, entry := range env {
 		name, value, _ := strings.Cut(entry, "=")
@@ -147,7 +152,9 @@ func run() error {
 	folder := flag.String("dir", "", "the repository")
 	app := flag.String("app", ".", "the app's path in it")
 	timeout := flag.Duration("timeout", time.Minute, "deadline of a call")
-	calls := flag.Int("calls", 1, "how often to render on the same connection")
+	calls := flag.Int("calls", 1, "how often to render")
+	atOnce := flag.Int("at-once", 1, "how many calls at once, each on a connection of its own")
+	times := flag.Bool("times", false, "print the times of the calls")
 	flag.Parse()
 
 	archive, err := pack(*folder)
@@ -158,28 +165,71 @@ func run() error {
 	if *authority != "" {
 		options = append(options, grpc.WithAuthority(*authority))
 	}
-	connection, err := dial(*socket, options...)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
-	defer cancel()
-	var configuration []byte
-	if err := connection.Invoke(ctx, service+"CheckPluginConfiguration", []byte{}, &configuration); err != nil {
-		return err
-	}
-	head := metadata(*app, archive, flag.Args())
-	for range *calls {
-		answer, err := send(ctx, connection, "GenerateManifest", head, archive)
+	sum := sha256.Sum256(archive)
+	checksum := hex.EncodeToString(sum[:])
+	var next atomic.Int64
+	var printing sync.Mutex
+	// caller makes calls until there are no more to be made.
+	caller := func() error {
+		connection, err := dial(*socket, options...)
 		if err != nil {
 			return err
 		}
-		if err := print(answer); err != nil {
+		defer connection.Close()
+		var configuration []byte
+		if err := connection.Invoke(context.Background(), service+"CheckPluginConfiguration", []byte{}, &configuration); err != nil {
 			return err
 		}
+		for {
+			number := next.Add(1) - 1
+			if number >= int64(*calls) {
+				return nil
+			}
+			numbered := strings.NewReplacer("{number}", strconv.FormatInt(number, 10))
+			env := make([]string, 0, flag.NArg())
+			for _, entry := range flag.Args() {
+				env = append(env, numbered.Replace(entry))
+			}
+			head := metadata(numbered.Replace(*app), checksum, archive, env)
+			begun := time.Now()
+			answer, err := generate(connection, *timeout, head, archive)
+			if err != nil {
+				return err
+			}
+			took := time.Since(begun)
+			printing.Lock()
+			if *times {
+				fmt.Println(took.Microseconds())
+			} else {
+				err = print(answer)
+			}
+			printing.Unlock()
+			if err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	begun := time.Now()
+	ended := make(chan error)
+	for range *atOnce {
+		go func() { ended <- caller() }()
+	}
+	for range *atOnce {
+		if failed := <-ended; err == nil {
+			err = failed
+		}
+	}
+	if *times && err == nil {
+		fmt.Println(time.Since(begun).Microseconds())
+	}
+	return err
+}
+
+// generate is one call for manifests, with a deadline.
+func generate(connection *grpc.ClientConn, timeout time.Duration, head, archive []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return send(ctx, connection, "GenerateManifest", head, archive)
 }
 
 // print writes the manifests of a ManifestResponse.

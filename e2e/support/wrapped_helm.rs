@@ -58,6 +58,11 @@ impl WrappedHelm {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// How often it was asked to render.
+    pub fn renders(&self) -> usize {
+        self.seen().matches("\0template\0").count()
+    }
+
     /// Waits until it runs; its process id.
     pub fn wait_until_started(&self) -> i32 {
         let pid = self.folder.path().join("seen.pid");
