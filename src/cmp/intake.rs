@@ -3,12 +3,17 @@
 //! The archive is checked and unpacked while it arrives, on a thread of its own, with a bounded queue between. The
 //! stream is always read to its end, whatever is wrong with it: a client whose stream ends early reports only `EOF`
 //! and never asks for the answer.
+//!
+//! Requests for several apps of one repository bring the same archive. Where nothing can write into what was unpacked,
+//! [`Workspaces::receive`] unpacks it once for all that run at the same time. Each request is still read and checked itself.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
@@ -16,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout_at;
 use tonic::Status;
 
 use crate::cmp::archive::{self, ArchiveError, Limits};
@@ -99,17 +105,34 @@ pub async fn drain(messages: &mut impl Messages) -> Result<(), IntakeError> {
     Ok(())
 }
 
+/// How an archive is received and unpacked.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpacking {
+    /// What it may hold.
+    pub limits: Limits,
+    /// Files keep their permission bits.
+    pub preserve_modes: bool,
+    /// Nothing writes into what was unpacked, so that requests may share it.
+    pub shared: bool,
+}
+
 /// Receives the archive and unpacks it into `workspace`.
-pub async fn unpack(
+async fn unpack(
     messages: &mut impl Messages,
     checksum: &str,
     workspace: &Workspace,
-    limits: Limits,
-    preserve_modes: bool,
+    how: Unpacking,
 ) -> Result<u64, IntakeError> {
     let root = workspace.clone();
-    let work = move |chunks| archive::unpack(chunks, root.path(), limits, preserve_modes);
+    let work = move |chunks| archive::unpack(chunks, root.path(), how.limits, how.preserve_modes);
     Ok(receive(messages, checksum, work).await?.1)
+}
+
+/// Receives an archive that need not be unpacked again; how many bytes arrived.
+async fn check(messages: &mut impl Messages, checksum: &str) -> Result<u64, IntakeError> {
+    let mut archive = Incoming::new(None);
+    archive.take_all(messages).await?;
+    archive.finish().await.verify(checksum)
 }
 
 /// Receives the archive and says whether one of its paths, relative to `directory`, is a match. Keeps nothing.
@@ -141,36 +164,41 @@ async fn receive<T: Send + 'static>(
 ) -> Result<(T, u64), IntakeError> {
     let (sender, chunks) = mpsc::channel(QUEUE);
     let worker = spawn_blocking(move || work(Chunks { receiver: chunks, current: Bytes::new() }));
-    let mut archive =
-        Incoming { sender: Some(sender), batch: BytesMut::new(), hash: Sha256::new(), received: 0 };
-    let mut foreign = false;
-    while let Some(message) = messages.next().await {
-        match message.map_err(IntakeError::Stream)?.request {
-            Some(Request::File(File { chunk })) => archive.take(&chunk).await,
-            Some(Request::Metadata(_)) | None => foreign = true,
-        }
-    }
-    let (actual, received) = archive.finish().await;
+    let mut archive = Incoming::new(Some(sender));
+    archive.take_all(messages).await?;
+    let arrived = archive.finish().await;
     let outcome = worker.await.map_err(IntakeError::Thread)?;
-    if foreign {
-        return Err(IntakeError::NotAChunk);
-    }
-    if actual != checksum {
-        return Err(IntakeError::Checksum { actual, announced: checksum.chars().take(64).collect() });
-    }
+    let received = arrived.verify(checksum)?;
     Ok((outcome?, received))
 }
 
 /// The archive's bytes on their way to the thread that reads them.
 struct Incoming {
-    /// `None` once the reader has had enough.
+    /// `None` where nobody reads them, or has had enough.
     sender: Option<mpsc::Sender<Bytes>>,
     batch: BytesMut,
     hash: Sha256,
     received: u64,
+    /// There was something else than a chunk.
+    foreign: bool,
 }
 
 impl Incoming {
+    fn new(sender: Option<mpsc::Sender<Bytes>>) -> Self {
+        Self { sender, batch: BytesMut::new(), hash: Sha256::new(), received: 0, foreign: false }
+    }
+
+    /// Reads a request to its end.
+    async fn take_all(&mut self, messages: &mut impl Messages) -> Result<(), IntakeError> {
+        while let Some(message) = messages.next().await {
+            match message.map_err(IntakeError::Stream)?.request {
+                Some(Request::File(File { chunk })) => self.take(&chunk).await,
+                Some(Request::Metadata(_)) | None => self.foreign = true,
+            }
+        }
+        Ok(())
+    }
+
     async fn take(&mut self, chunk: &[u8]) {
         self.batch.extend_from_slice(chunk);
         if self.batch.len() >= BATCH {
@@ -190,12 +218,38 @@ impl Incoming {
         self.batch.reserve(BATCH);
     }
 
-    /// Ends the reader's input. The SHA-256 in lower-case hex, and how many bytes arrived.
-    async fn finish(mut self) -> (String, u64) {
+    /// Ends the reader's input.
+    async fn finish(mut self) -> Arrived {
         if !self.batch.is_empty() {
             self.hand_on().await;
         }
-        (format!("{:x}", self.hash.finalize()), self.received)
+        Arrived {
+            checksum: format!("{:x}", self.hash.finalize()),
+            bytes: self.received,
+            foreign: self.foreign,
+        }
+    }
+}
+
+/// What arrived.
+struct Arrived {
+    /// SHA-256 in lower-case hex.
+    checksum: String,
+    bytes: u64,
+    foreign: bool,
+}
+
+impl Arrived {
+    /// How many bytes, if they are what was `announced`.
+    fn verify(self, announced: &str) -> Result<u64, IntakeError> {
+        if self.foreign {
+            return Err(IntakeError::NotAChunk);
+        }
+        if self.checksum != announced {
+            let announced = announced.chars().take(64).collect();
+            return Err(IntakeError::Checksum { actual: self.checksum, announced });
+        }
+        Ok(self.bytes)
     }
 }
 
@@ -228,12 +282,19 @@ impl Read for Chunks {
     }
 }
 
-/// The directory in which each request gets one of its own.
+/// The directory in which archives are unpacked, each into one of its own.
 #[derive(Clone, Debug)]
 pub struct Workspaces {
     directory: PathBuf,
     alive: watch::Sender<usize>,
+    trees: Arc<Mutex<HashMap<Unpacked, Weak<Tree>>>>,
 }
+
+/// What makes two trees the same: the archive's checksum, and whether modes are preserved.
+type Unpacked = (String, bool);
+
+/// One archive, unpacked as long as a request needs it. Whoever unpacks it has the lock, and the others wait.
+type Tree = tokio::sync::Mutex<Weak<Held>>;
 
 impl Workspaces {
     /// Empties `<workdir>/_cmp_server`, the name that the stock server uses too, and makes it private.
@@ -247,11 +308,69 @@ impl Workspaces {
         // Fails where someone else was faster, so that nobody else can own it.
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed)?;
         let directory = fs::canonicalize(&directory).map_err(failed)?;
-        Ok(Self { directory, alive: watch::Sender::new(0) })
+        Ok(Self { directory, alive: watch::Sender::new(0), trees: Arc::default() })
+    }
+
+    /// Receives an archive and unpacks it, unless another request has it unpacked; how many bytes arrived.
+    ///
+    /// Waits for another request that is unpacking it, but not past `patience`. The request is not read meanwhile, so that
+    /// the next one can unpack it should that one fail or go away.
+    pub async fn receive(
+        &self,
+        messages: &mut impl Messages,
+        checksum: &str,
+        how: Unpacking,
+        patience: Instant,
+    ) -> Result<(Workspace, u64), IntakeError> {
+        if !how.shared {
+            return self.unpack(messages, checksum, how).await;
+        }
+        let tree = self.tree((checksum.to_owned(), how.preserve_modes));
+        let Ok(mut unpacked) = timeout_at(patience.into(), tree.lock()).await else {
+            return self.unpack(messages, checksum, how).await;
+        };
+        if let Some(held) = unpacked.upgrade() {
+            drop(unpacked);
+            let received = check(messages, checksum).await?;
+            return Ok((Workspace { held, tree: Some(tree.clone()) }, received));
+        }
+        let (mut workspace, received) = self.unpack(messages, checksum, how).await?;
+        *unpacked = Arc::downgrade(&workspace.held);
+        workspace.tree = Some(tree.clone());
+        Ok((workspace, received))
+    }
+
+    async fn unpack(
+        &self,
+        messages: &mut impl Messages,
+        checksum: &str,
+        how: Unpacking,
+    ) -> Result<(Workspace, u64), IntakeError> {
+        let workspace = match self.create() {
+            Ok(workspace) => workspace,
+            Err(error) => {
+                drain(messages).await?;
+                return Err(error);
+            }
+        };
+        let received = unpack(messages, checksum, &workspace, how).await?;
+        Ok((workspace, received))
+    }
+
+    /// The tree that all requests with this archive share while one of them lives.
+    fn tree(&self, key: Unpacked) -> Arc<Tree> {
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = trees.get(&key).and_then(Weak::upgrade) {
+            return tree;
+        }
+        trees.retain(|_, tree| tree.strong_count() > 0);
+        let tree = Arc::new(Tree::default());
+        trees.insert(key, Arc::downgrade(&tree));
+        tree
     }
 
     /// A new private directory; it goes when the last handle to it goes.
-    pub fn create(&self) -> Result<Workspace, IntakeError> {
+    fn create(&self) -> Result<Workspace, IntakeError> {
         let made = tempfile::Builder::new()
             .prefix("")
             .rand_bytes(16)
@@ -260,7 +379,8 @@ impl Workspaces {
         let directory =
             made.map_err(|source| IntakeError::Workspace { directory: self.directory.clone(), source })?;
         self.alive.send_modify(|alive| *alive += 1);
-        Ok(Workspace(Arc::new(Held { directory: Some(directory), alive: self.alive.clone() })))
+        let held = Arc::new(Held { directory: Some(directory), alive: self.alive.clone() });
+        Ok(Workspace { held, tree: None })
     }
 
     /// Waits until every workspace is gone.
@@ -275,9 +395,13 @@ impl Workspaces {
     }
 }
 
-/// The private directory of one request, absolute and without symlinks.
+/// The private directory of one archive, absolute and without symlinks. It goes when the last request that has it goes.
 #[derive(Clone, Debug)]
-pub struct Workspace(Arc<Held>);
+pub struct Workspace {
+    held: Arc<Held>,
+    /// Kept so that other requests find it.
+    tree: Option<Arc<Tree>>,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -288,7 +412,7 @@ struct Held {
 impl Workspace {
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.0.directory.as_ref().expect("taken only on drop").path()
+        self.held.directory.as_ref().expect("taken only on drop").path()
     }
 }
 
@@ -309,6 +433,8 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::stream;
 
     use super::*;
@@ -331,15 +457,145 @@ mod tests {
         Packer::new().file("apps/shop/Chart.yaml", b"name: shop").file("big", &vec![1; 900_000]).finish()
     }
 
-    #[tokio::test]
-    async fn an_archive_in_small_chunks_is_unpacked_and_goes_with_its_workspace() {
+    fn prepared() -> (TempDir, Workspaces) {
         let workdir = tempfile::tempdir().unwrap();
         let workspaces = Workspaces::prepare(workdir.path()).unwrap();
+        (workdir, workspaces)
+    }
+
+    fn unpacking(shared: bool) -> Unpacking {
+        Unpacking { limits: Limits::default(), preserve_modes: false, shared }
+    }
+
+    /// Longer than any test waits.
+    fn patience() -> Instant {
+        Instant::now() + Duration::from_mins(5)
+    }
+
+    /// Receives a whole archive under its checksum.
+    async fn receive_whole(workspaces: &Workspaces, archive: &[u8], how: Unpacking) -> Workspace {
+        let mut messages = stream::iter(chunks(archive, 1000));
+        let received = workspaces.receive(&mut messages, &checksum(archive), how, patience()).await;
+        let (workspace, bytes) = received.unwrap();
+        assert_eq!(bytes, archive.len() as u64);
+        assert!(messages.next().await.is_none());
+        workspace
+    }
+
+    fn count(workspaces: &Workspaces) -> usize {
+        fs::read_dir(workspaces.directory()).unwrap().count()
+    }
+
+    fn manifest(workspace: &Workspace) -> Vec<u8> {
+        fs::read(workspace.path().join("apps/shop/Chart.yaml")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_several_bring_at_once_is_unpacked_once_and_stays_until_the_last_one_goes() {
+        let (_workdir, workspaces) = prepared();
+        let archive = repository();
+        let all = (0..5).map(|_| receive_whole(&workspaces, &archive, unpacking(true)));
+        let mut all = futures::future::join_all(all).await;
+        all.push(receive_whole(&workspaces, &archive, unpacking(true)).await);
+        assert_eq!(count(&workspaces), 1);
+        while let Some(workspace) = all.pop() {
+            assert_eq!(manifest(&workspace), b"name: shop");
+        }
+        workspaces.emptied().await;
+        assert_eq!(count(&workspaces), 0);
+        let _again = receive_whole(&workspaces, &archive, unpacking(true)).await;
+        assert_eq!(count(&workspaces), 1);
+        assert_eq!(workspaces.trees.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn other_archives_other_modes_and_what_may_be_written_to_are_not_shared() {
+        let (_workdir, workspaces) = prepared();
+        let (archive, other) = (repository(), Packer::new().file("x", b"").finish());
+        let preserving = Unpacking { preserve_modes: true, ..unpacking(true) };
+        let mut all = Vec::new();
+        for (archive, how, expected) in [
+            (&archive, unpacking(true), 1),
+            (&other, unpacking(true), 2),
+            (&archive, preserving, 3),
+            (&archive, unpacking(false), 4),
+            (&archive, unpacking(false), 5),
+            (&archive, unpacking(true), 5),
+        ] {
+            all.push(receive_whole(&workspaces, archive, how).await);
+            assert_eq!(count(&workspaces), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_brings_something_else_under_a_checksum_gets_nothing_and_spoils_nothing() {
+        let (_workdir, workspaces) = prepared();
+        let archive = repository();
+        let announced = checksum(&archive);
+        let wrong = async || {
+            let mut messages = stream::iter(chunks(&Packer::new().file("x", b"").finish(), 10));
+            let received = workspaces.receive(&mut messages, &announced, unpacking(true), patience()).await;
+            assert!(messages.next().await.is_none());
+            received.unwrap_err()
+        };
+        let (first, right, last) =
+            tokio::join!(wrong(), receive_whole(&workspaces, &archive, unpacking(true)), wrong());
+        for error in [first, last] {
+            assert!(matches!(error, IntakeError::Checksum { .. }), "{error}");
+        }
+        assert_eq!(manifest(&right), b"name: shop");
+        drop(right);
+        workspaces.emptied().await;
+    }
+
+    #[tokio::test]
+    async fn when_the_one_that_unpacks_goes_or_breaks_off_the_next_one_does() {
+        let (_workdir, workspaces) = prepared();
+        let archive = repository();
+        let announced = checksum(&archive);
+        let half: Vec<_> = chunks(&archive, 100).into_iter().take(3).collect();
+        let broken = || Err(Status::unavailable("gone"));
+        let mut ending = stream::iter(half).chain(stream::iter([broken()]));
+        let mut never = stream::iter(chunks(&archive, 100)).take(3).chain(stream::pending());
+        let first = workspaces.receive(&mut ending, &announced, unpacking(true), patience());
+        let mut second = Box::pin(workspaces.receive(&mut never, &announced, unpacking(true), patience()));
+        let third = receive_whole(&workspaces, &archive, unpacking(true));
+        let leaving = async {
+            assert!(matches!(first.await, Err(IntakeError::Stream(_))));
+            assert!(futures::poll!(&mut second).is_pending());
+            assert!(
+                timeout_at((Instant::now() + Duration::from_millis(50)).into(), &mut second).await.is_err()
+            );
+            drop(second);
+        };
+        let ((), third) = tokio::join!(leaving, third);
+        assert_eq!(manifest(&third), b"name: shop");
+        drop(third);
+        workspaces.emptied().await;
+        assert_eq!(count(&workspaces), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_past_its_patience_for_one_that_is_slow() {
+        let (_workdir, workspaces) = prepared();
+        let archive = repository();
+        let announced = checksum(&archive);
+        let mut slow = stream::pending();
+        let mut first = Box::pin(workspaces.receive(&mut slow, &announced, unpacking(true), patience()));
+        assert!(futures::poll!(&mut first).is_pending());
+        let mut messages = stream::iter(chunks(&archive, 1000));
+        let received = workspaces.receive(&mut messages, &announced, unpacking(true), Instant::now()).await;
+        assert_eq!(manifest(&received.unwrap().0), b"name: shop");
+    }
+
+    #[tokio::test]
+    async fn an_archive_in_small_chunks_is_unpacked_and_goes_with_its_workspace() {
+        let (_workdir, workspaces) = prepared();
         let workspace = workspaces.create().unwrap();
         let archive = repository();
         let mut messages = stream::iter(chunks(&archive, 7));
-        let limits = Limits::default();
-        let received = unpack(&mut messages, &checksum(&archive), &workspace, limits, false).await.unwrap();
+        let how = unpacking(false);
+        let received = unpack(&mut messages, &checksum(&archive), &workspace, how).await.unwrap();
         assert_eq!(received, archive.len() as u64);
         assert_eq!(fs::read(workspace.path().join("apps/shop/Chart.yaml")).unwrap(), b"name: shop");
         drop(workspace);
@@ -371,9 +627,8 @@ mod tests {
         ];
         for (sent, checksum, expected) in rows {
             let mut messages = stream::iter(sent);
-            let workspace = workspaces.create().unwrap();
-            let limits = Limits::default();
-            let error = unpack(&mut messages, &checksum, &workspace, limits, false).await.unwrap_err();
+            let received = workspaces.receive(&mut messages, &checksum, unpacking(true), patience()).await;
+            let error = received.unwrap_err();
             assert!(report(&error).starts_with(expected), "{}", report(&error));
             assert_eq!(error.class(), Class::Invalid);
             assert!(messages.next().await.is_none());

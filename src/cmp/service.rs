@@ -20,7 +20,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::cmp::archive::Limits;
-use crate::cmp::intake::{self, IntakeError, Workspace, Workspaces};
+use crate::cmp::intake::{self, IntakeError, Unpacking, Workspace, Workspaces};
 use crate::cmp::plugin::Plugin;
 use crate::cmp::proto::plugin::config_management_plugin_service_server::ConfigManagementPluginService;
 use crate::cmp::proto::plugin::{
@@ -47,7 +47,8 @@ const CLUSTER_VERSIONS: [&str; 2] = ["KUBE_VERSION", "KUBE_API_VERSIONS"];
 /// What is to be rendered.
 #[derive(Debug)]
 pub struct Job {
-    /// The unpacked repository; absolute, without symlinks, gone after the render.
+    /// The unpacked repository; absolute, without symlinks, gone after the render. Other renders may read it at the same
+    /// time, and nobody writes into it.
     pub root: PathBuf,
     /// The application's directory inside it.
     pub app_dir: PathBuf,
@@ -87,6 +88,8 @@ pub struct Options {
     pub message_limit: usize,
     /// What an archive may hold.
     pub limits: Limits,
+    /// Nothing that a render starts can write into the repository, so that requests with the same archive share it.
+    pub shared: bool,
     /// Serve the source hydrator, which commits opened secrets to git.
     pub allow_hydrator: bool,
 }
@@ -99,6 +102,7 @@ impl Default for Options {
             margin: Duration::from_millis(250),
             message_limit: 100 << 20,
             limits: Limits::default(),
+            shared: false,
             allow_hydrator: false,
         }
     }
@@ -359,16 +363,17 @@ impl Inner {
     }
 
     async fn receive(&self, call: &mut Call) -> Result<Workspace, CallError> {
-        let workspace = match self.workspaces.create() {
-            Ok(workspace) => workspace,
-            Err(error) => return self.decline(call, error.into()).await,
+        let how = Unpacking {
+            limits: self.options.limits,
+            preserve_modes: self.plugin.borrow().preserve_file_mode,
+            shared: self.options.shared,
         };
-        let preserve_modes = self.plugin.borrow().preserve_file_mode;
+        let now = Instant::now();
+        // One that takes longer holds up nobody else.
+        let patience = now + call.deadline.saturating_duration_since(now) / 2;
         let (messages, checksum) = (&mut call.messages, &call.metadata.checksum);
-        let receiving = async {
-            Ok(intake::unpack(messages, checksum, &workspace, self.options.limits, preserve_modes).await?)
-        };
-        let bytes = self.within(call.deadline, "receiving the repository", receiving).await?;
+        let receiving = async { Ok(self.workspaces.receive(messages, checksum, how, patience).await?) };
+        let (workspace, bytes) = self.within(call.deadline, "receiving the repository", receiving).await?;
         self.meters.received(bytes);
         Ok(workspace)
     }

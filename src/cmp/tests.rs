@@ -598,6 +598,45 @@ async fn health_is_served_on_the_same_socket() {
 }
 
 #[tokio::test]
+async fn apps_of_one_repository_share_what_was_unpacked_while_one_of_them_is_rendered() {
+    let (begun, mut begins) = mpsc::channel(4);
+    let (go, gone) = watch::channel(false);
+    let waiting = stand_in(move |job| {
+        let (begun, mut gone) = (begun.clone(), gone.clone());
+        Box::pin(async move {
+            begun.send(job.root.clone()).await.unwrap();
+            gone.wait_for(|gone| *gone).await.unwrap();
+            Ok(manifests(&fs::read_to_string(job.app_dir.join("Chart.yaml")).unwrap()))
+        })
+    });
+    let options = service::Options { shared: true, ..service::Options::default() };
+    let running = Running::start_with(waiting, Plugin::default(), options);
+    let archive = (0..4).fold(Packer::new(), |packer, app| {
+        packer.file(&format!("apps/{app}/Chart.yaml"), format!("n: {app}").as_bytes())
+    });
+    let archive = large(archive);
+    let mut calls = Vec::new();
+    for app in 0..4 {
+        let metadata = ManifestRequestMetadata { app_rel_path: format!("apps/{app}"), ..metadata(&archive) };
+        let (mut client, sent) = (running.client().await, messages(Some(metadata), &archive));
+        calls.push(tokio::spawn(async move { generate(&mut client, sent).await.unwrap() }));
+    }
+    let first = begins.recv().await.unwrap();
+    for _ in 1..4 {
+        assert_eq!(begins.recv().await.unwrap(), first);
+    }
+    assert_eq!(running.workspaces(), 1);
+    go.send_replace(true);
+    for (app, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap(), [format!("n: {app}")]);
+    }
+    let metrics = running.metrics();
+    assert!(metrics.contains(&format!("strongroom_received_bytes_total {}", 4 * archive.len())), "{metrics}");
+    let folder = running.stop().await;
+    assert_eq!(fs::read_dir(folder.path().join("_cmp_server")).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn twenty_at_once_each_get_their_own_answer() {
     let running = Running::start(stand_in(|job| {
         Box::pin(async { Ok(manifests(&fs::read_to_string(job.app_dir.join("Chart.yaml")).unwrap())) })

@@ -109,16 +109,16 @@ async fn serve<E: Fault>(
     latch.open("helm");
     let mut config = Watched::new(vec![args.socket.plugin_config.clone()]);
     let plugins = watch::Sender::new(plugin(&args.socket.plugin_config)?);
-    let options = options(args, &first);
     let renderers = watch::Sender::new(Arc::new(keeping(first, args, &meters)));
     let current = Arc::new(Current(renderers.subscribe()));
+    let enforced = sandbox::is_enforced();
+    let confined = enforced && !args.unconfined_helm;
+    let options = options(args, renderers.borrow().timeout, confined);
     let server = Server::bind(options, plugins.subscribe(), current, meters.clone())?;
     latch.open("socket");
-    let enforced = sandbox::is_enforced();
     if !enforced {
         tracing::warn!("this kernel has no Landlock: helm may read and write what the container's user may");
     }
-    let confined = enforced && !args.unconfined_helm;
     tracing::info!(socket = %server.path().display(), %http, helm = version, confined, "serving");
     let watching = async {
         for what in keys.iter().map(|(what, _)| what).chain([&PLUGIN]) {
@@ -191,7 +191,8 @@ fn plugin_like(before: &Plugin, config: &Path) -> Result<Plugin, Failure> {
     if now.socket() == before.socket() { Ok(now) } else { Err(Failure::internal(OtherPluginError)) }
 }
 
-fn options(args: &Serve, renderer: &Renderer) -> Options {
+/// `confined`: helm writes nothing.
+fn options(args: &Serve, timeout: Duration, confined: bool) -> Options {
     Options {
         plugins: args.socket.plugins_dir.clone(),
         socket_mode: args.socket_mode,
@@ -199,9 +200,10 @@ fn options(args: &Serve, renderer: &Renderer) -> Options {
         grace: args.grace,
         service: service::Options {
             slots: args.renders.map_or_else(slots, usize::from),
-            timeout: renderer.timeout,
+            timeout,
             message_limit: usize::from(args.message_limit) << 20,
             limits: Limits { bytes: u64::from(args.repository_limit) << 20, ..Limits::default() },
+            shared: confined,
             allow_hydrator: args.allow_hydrator,
             ..service::Options::default()
         },
