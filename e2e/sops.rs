@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::Read;
+use std::time::Duration;
 
 use strongroom::document::value::Value;
 use strongroom::document::{Format, parse};
@@ -12,12 +13,15 @@ use strongroom::secret::Secret;
 use strongroom::sops::keys::{DataKey, SealedKey};
 use strongroom::sops::open::{OpenOptions, SealedFile};
 use support::MARKER;
+use support::delay::Delay;
 use support::differential::{Bench, Sealer, assert_flat, assert_same, json_cases, yaml_cases};
 use support::documents::{binary, dotenv, ini};
 use support::keys::{AgeKey, KeysFolder};
-use support::product::strongroom;
+use support::moto::{REGION, moto};
+use support::process::Run;
+use support::product::{generate, strongroom};
 use support::repository::Repository;
-use support::sops::{encrypt, sops};
+use support::sops::{encrypt, encrypt_by, sops};
 
 /// Any; another one finds other things, and `make soak` tries many.
 const SEED: u64 = 20_260_101;
@@ -103,6 +107,247 @@ fn a_failed_decrypt_ends_with_the_exit_code_of_sops() {
             assert_eq!(output.status.code(), Some(code), "{name}: {}", output.stderr);
         }
     }
+}
+
+const PLAIN_SCALARS: &str = "\
+int_unencrypted: 493
+float_unencrypted: 1.5
+large_unencrypted: 10000000000.0
+bool_unencrypted: true
+text_unencrypted: \"yes\"
+time_unencrypted: 2020-01-02
+null_unencrypted: null
+password: STRONGROOM-MARKER
+";
+
+/// How a plain value may be spelled without sops, and whether the MAC still fits: it is made of what go-yaml reads.
+const SPELLINGS: [(&str, &str, bool); 34] = [
+    ("int", "0755", true),
+    ("int", "0o755", true),
+    ("int", "0x1ED", true),
+    ("int", "0b111101101", true),
+    ("int", "4_93", true),
+    ("int", "+493", true),
+    ("int", "493.0", true),
+    ("int", "'493'", true),
+    ("int", "!!str 493", true),
+    ("int", "!!float 493", true),
+    ("int", "'0755'", false),
+    ("int", "0493", true),
+    ("int", "494", false),
+    ("float", "1.50", true),
+    ("float", "15e-1", true),
+    ("float", "'1.5'", true),
+    ("float", "1.5_", true),
+    ("float", "1,5", false),
+    ("large", "1e+10", true),
+    ("large", "1e10", true),
+    ("large", "10000000000", true),
+    ("large", "'1e+10'", false),
+    ("bool", "True", true),
+    ("bool", "TRUE", true),
+    ("bool", "'True'", true),
+    ("bool", "'true'", false),
+    ("bool", "yes", false),
+    ("text", "yes", true),
+    ("text", "on", false),
+    ("time", "2020-01-02T00:00:00Z", true),
+    ("time", "'2020-01-02'", false),
+    ("null", "~", true),
+    ("null", "", true),
+    ("null", "'null'", false),
+];
+
+#[test]
+fn the_mac_covers_plain_scalars_as_sops_reads_them() {
+    let (repository, age) = (Repository::new(), AgeKey::new());
+    let keys = KeysFolder::new().with("key.txt", &age.identity);
+    let sealed = encrypt(&repository.write("a.yaml", PLAIN_SCALARS), &["--age", &age.recipient]);
+    let sealed = std::fs::read_to_string(sealed).unwrap();
+    for (key, spelling, fits) in SPELLINGS {
+        let changed: String = sealed
+            .lines()
+            .map(|line| match line.strip_prefix(key) {
+                Some(rest) if rest.starts_with("_unencrypted:") => format!("{key}_unencrypted: {spelling}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        repository.write("changed.yaml", changed);
+        let ours = strongroom().env("STRONGROOM_KEYS_DIR", keys.path());
+        let theirs = sops().env("SOPS_AGE_KEY", &age.identity);
+        for run in [theirs, ours] {
+            let output = run.directory(repository.path()).args(["decrypt", "changed.yaml"]).output();
+            let expected = if fits { 0 } else { 51 };
+            assert_eq!(output.status.code(), Some(expected), "{key}: {spelling}: {}", output.stderr);
+        }
+    }
+}
+
+#[test]
+fn metadata_that_other_tools_rewrote_is_read() {
+    let (repository, age) = (Repository::new(), AgeKey::new());
+    let keys = KeysFolder::new().with("key.txt", &age.identity);
+    let seal = |name: &str, plain: &str| {
+        let file = encrypt(&repository.write(name, plain), &["--age", &age.recipient]);
+        std::fs::read_to_string(file).unwrap()
+    };
+    let (yaml, json) =
+        (seal("a.yaml", "a: STRONGROOM-MARKER\n"), seal("a.json", r#"{"a": "STRONGROOM-MARKER"}"#));
+    let time = yaml.split_once("lastmodified: ").unwrap().1.lines().next().unwrap();
+    let age_list = yaml.split_once("    age:\n").unwrap().1.split_once("    lastmodified").unwrap().0;
+    for (name, changed) in [
+        ("version.yaml", yaml.replace("version: 3.13.3", "version: 3.7")),
+        ("no-version.yaml", yaml.replace("    version: 3.13.3\n", "")),
+        ("time.yaml", yaml.replace(time, time.trim_matches('"'))),
+        ("nulls.yaml", yaml.replace("    age:\n", "    kms: null\n    pgp: []\n    hc_vault:\n    age:\n")),
+        ("unknown.yaml", yaml.replace("    age:\n", "    later: {things: [1]}\n    age:\n")),
+        ("names.yaml", yaml.replace("    lastmodified", "    lastModified")),
+        ("first.yaml", yaml.replace("sops:\n", "sops: # block\n")),
+        (
+            "created.yaml",
+            yaml.replace(
+                "    age:\n",
+                "    pgp:\n        - fp: AAAAAAAAAAAAAAAA\n          enc: x\n    age:\n",
+            ),
+        ),
+        (
+            "group.yaml",
+            yaml.replace(
+                &format!("    age:\n{age_list}"),
+                &format!("    key_groups:\n        - age:\n{}", age_list.replace("        ", "            ")),
+            ),
+        ),
+        ("version.json", json.replace("\"3.13.3\"", "3.7")),
+    ] {
+        assert!(changed != yaml && changed != json, "{name} is as sops wrote it");
+        repository.write(name, changed);
+        let ours = strongroom().env("STRONGROOM_KEYS_DIR", keys.path()).directory(repository.path());
+        assert!(ours.args(["decrypt", name]).ok().contains(MARKER), "{name}");
+    }
+}
+
+#[test]
+fn a_wrong_or_missing_mac_is_for_the_operator_to_ignore() {
+    let (repository, age) = (Repository::with_secret_chart(), AgeKey::new());
+    let keys = KeysFolder::new().with("key.txt", &age.identity);
+    let file = repository.write("app/a.yaml", "password: STRONGROOM-MARKER\nimage_unencrypted: app:1.0\n");
+    let sealed = std::fs::read_to_string(encrypt(&file, &["--age", &age.recipient])).unwrap();
+    let without: String =
+        sealed.lines().filter(|line| !line.starts_with("    mac:")).map(|line| format!("{line}\n")).collect();
+    for changed in [sealed.replace("app:1.0", "app:1.1"), without] {
+        repository.write("app/a.yaml", &changed);
+        let product = |run: Run| run.env("STRONGROOM_KEYS_DIR", keys.path());
+        let theirs =
+            sops().env("SOPS_AGE_KEY", &age.identity).args(["decrypt", "--ignore-mac"]).arg(&file).ok();
+        let ours = product(strongroom()).args(["decrypt", "--ignore-mac"]).arg(&file).ok();
+        assert_eq!(ours.replace("\"STRONG", "STRONG").replace("MARKER\"", "MARKER"), theirs);
+        let render = || {
+            let parameters = r#"[{"name":"valueFiles","array":["a.yaml"]}]"#;
+            product(generate(&repository, "app")).env("ARGOCD_APP_PARAMETERS", parameters)
+        };
+        assert!(render().env("STRONGROOM_IGNORE_MAC", "true").ok().contains("password: "));
+        // All that an Application says arrives under this prefix.
+        let said = ["ARGOCD_ENV_STRONGROOM_IGNORE_MAC", "ARGOCD_ENV_IGNORE_MAC", "PARAM_IGNORE_MAC"];
+        let message = said.iter().fold(render(), |run, name| run.env(name, "true")).fails();
+        assert!(message.contains("a.yaml") && message.contains("MAC"), "{message}");
+        assert!(!message.contains(MARKER), "{message}");
+        let ciphertext = changed.replacen("data:", "data:AAAA", 1);
+        repository.write("app/a.yaml", ciphertext);
+        let message = product(strongroom()).args(["decrypt", "--ignore-mac"]).arg(&file).fails();
+        assert!(message.contains("`password`: it was changed"), "{message}");
+    }
+}
+
+/// Files of one chart, opened by `generate`, where the KMS of moto is behind a proxy that counts.
+struct FarKms {
+    repository: Repository,
+    proxy: Delay,
+}
+
+impl FarKms {
+    fn new() -> Self {
+        let proxy = Delay::before(&moto().url(), Duration::from_millis(1));
+        Self { repository: Repository::with_secret_chart(), proxy }
+    }
+
+    fn seal(&self, name: &str, keys: &[&str]) -> String {
+        let file = self.repository.write(format!("app/{name}"), "password: STRONGROOM-MARKER\n");
+        std::fs::read_to_string(encrypt_by(sops().envs(moto().environment()), &file, keys)).unwrap()
+    }
+
+    fn decrypt(&self, name: &str) -> Run {
+        strongroom()
+            .envs(moto().environment())
+            .env("AWS_ENDPOINT_URL", self.proxy.url())
+            .directory(self.repository.path().join("app"))
+            .args(["decrypt", name])
+    }
+
+    fn assert_opens(&self, run: Run, requests: usize) {
+        self.proxy.asked();
+        assert_eq!(run.ok(), "password: \"STRONGROOM-MARKER\"\n");
+        assert_eq!(self.proxy.asked(), requests);
+    }
+}
+
+#[test]
+fn kms_is_asked_in_the_region_of_the_key_and_either_of_two_regions_opens() {
+    let far = FarKms::new();
+    let elsewhere = moto().create_key_in("us-west-2");
+    far.seal("elsewhere.yaml", &["--kms", &elsewhere]);
+    assert!(elsewhere.contains(":us-west-2:") && REGION != "us-west-2");
+    far.assert_opens(far.decrypt("elsewhere.yaml"), 1);
+    far.assert_opens(far.decrypt("elsewhere.yaml").without_env("AWS_REGION"), 1);
+
+    // Where the key of one region is gone, that of the other still opens what is sealed to both.
+    let home = moto().create_key();
+    let both = far.seal("both.yaml", &["--kms", &format!("{elsewhere},{home}")]);
+    far.repository.write("app/gone.yaml", both.replace(":us-west-2:", ":eu-south-1:"));
+    for name in ["both.yaml", "gone.yaml"] {
+        assert_eq!(far.decrypt(name).ok(), "password: \"STRONGROOM-MARKER\"\n", "{name}");
+    }
+}
+
+#[test]
+fn the_role_and_the_profile_of_a_kms_key_are_taken() {
+    let far = FarKms::new();
+    let arn = moto().create_key();
+    far.seal("role.yaml", &["--kms", &format!("{arn}+arn:aws:iam::123456789012:role/sops")]);
+    far.assert_opens(far.decrypt("role.yaml"), 2);
+
+    let profiles = "[profile team]\naws_access_key_id = test\naws_secret_access_key = test\n";
+    let profiles = far.repository.write("aws-config", profiles);
+    let sealer = sops().envs(moto().environment()).env("AWS_CONFIG_FILE", &profiles);
+    let file = far.repository.write("app/profile.yaml", "password: STRONGROOM-MARKER\n");
+    encrypt_by(sealer, &file, &["--kms", &arn, "--aws-profile", "team"]);
+    let decrypt = || {
+        let run = far.decrypt("profile.yaml").without_env("AWS_ACCESS_KEY_ID");
+        run.without_env("AWS_SECRET_ACCESS_KEY").env("AWS_CONFIG_FILE", &profiles)
+    };
+    far.assert_opens(decrypt(), 1);
+    let message = decrypt().env("AWS_CONFIG_FILE", "/nonexistent").fails();
+    assert!(message.contains(&arn) && message.contains("credentials"), "{message}");
+}
+
+#[test]
+fn keys_that_need_no_network_come_first_and_a_service_is_asked_once_for_each_data_key() {
+    let far = FarKms::new();
+    let (arn, age) = (moto().create_key(), AgeKey::new());
+    let keys = KeysFolder::new().with("key.txt", &age.identity);
+    far.seal("both.yaml", &["--kms", &arn, "--age", &age.recipient]);
+    far.assert_opens(far.decrypt("both.yaml").env("STRONGROOM_KEYS_DIR", keys.path()), 0);
+    far.assert_opens(far.decrypt("both.yaml"), 1);
+
+    let (one, two) = (far.seal("one.yaml", &["--kms", &arn]), far.seal("two.yaml", &["--kms", &arn]));
+    let names: Vec<_> = (0..12).map(|number| format!("{number}.yaml")).collect();
+    for (number, name) in names.iter().enumerate() {
+        far.repository.write(format!("app/{name}"), if number % 2 == 0 { &one } else { &two });
+    }
+    let parameters = serde_json::json!([{"name": "valueFiles", "array": names}]).to_string();
+    let render = generate(&far.repository, "app").envs(moto().environment());
+    far.proxy.asked();
+    render.env("AWS_ENDPOINT_URL", far.proxy.url()).env("ARGOCD_APP_PARAMETERS", parameters).ok();
+    assert_eq!(far.proxy.asked(), 2, "requests for 12 files of 2 data keys");
 }
 
 /// A sealed file, its data key and what it holds.

@@ -57,6 +57,7 @@ pub struct Bench {
     fingerprint: String,
     age_folder: KeysFolder,
     pgp_folder: KeysFolder,
+    both_folder: KeysFolder,
 }
 
 impl Bench {
@@ -64,14 +65,31 @@ impl Bench {
     pub fn new() -> Self {
         let (age, gpg) = (AgeKey::new(), GpgHome::new());
         let fingerprint = gpg.generate("rsa2048");
+        let export = gpg.export(&fingerprint);
+        let age_folder = || KeysFolder::new().with("key.txt", &age.identity);
         Self {
             repository: Repository::new(),
-            age_folder: KeysFolder::new().with("key.txt", &age.identity),
-            pgp_folder: KeysFolder::new().with("key.asc", gpg.export(&fingerprint)),
+            age_folder: age_folder(),
+            pgp_folder: KeysFolder::new().with("key.asc", &export),
+            both_folder: age_folder().with("key.asc", &export),
             other: AgeKey::new(),
             age,
             gpg,
             fingerprint,
+        }
+    }
+
+    /// Master keys as fields of a creation rule, and what opens them: one of two age keys, OpenPGP beside an age key
+    /// that nobody has, or two groups of three.
+    fn keys(&self, number: usize) -> (String, &KeysFolder) {
+        let (pgp, age, other) = (&self.fingerprint, &self.age.recipient, &self.other.recipient);
+        match number % 5 {
+            0..=2 => (format!("age: {other},{age}"), &self.age_folder),
+            3 => (format!("pgp: {pgp}\n    age: {other}"), &self.pgp_folder),
+            _ => {
+                let groups = format!("[{{age: [{other}]}}, {{age: [{other}, {age}]}}, {{pgp: [{pgp}]}}]");
+                (format!("shamir_threshold: 2\n    key_groups: {groups}"), &self.both_folder)
+            }
         }
     }
 
@@ -84,19 +102,13 @@ impl Bench {
                 .directory(self.repository.path())
         };
         let file = self.repository.write(name, &plain);
-        let by_pgp = number % 6 == 5;
-        let keys = if by_pgp {
-            format!("pgp: {}\n    age: {}", self.fingerprint, self.other.recipient)
-        } else {
-            format!("age: {},{}", self.other.recipient, self.age.recipient)
-        };
+        let (keys, folder) = self.keys(number);
         let config = format!("creation_rules:\n  - {keys}\n    {}\n", rule(number));
         let config = self.repository.write(format!("{name}.config"), config);
         let version = if number.is_multiple_of(2) { "sops" } else { "sops-min" };
         sops(version).arg("--config").arg(&config).args(["encrypt", "--in-place"]).arg(&file).ok();
         let sealed = std::fs::read(&file).unwrap();
         let reference = stdout_of(sops("sops").arg("decrypt").arg(&file));
-        let folder = if by_pgp { &self.pgp_folder } else { &self.age_folder };
         let product =
             || strongroom().env("STRONGROOM_KEYS_DIR", folder.path()).directory(self.repository.path());
         if sealer == Sealer::Sops {

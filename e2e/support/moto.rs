@@ -75,6 +75,11 @@ impl Moto {
         text(&self.call("kms", "TrentService.CreateKey", &json!({})), "/KeyMetadata/Arn")
     }
 
+    /// Makes a KMS key in `region` and returns its ARN.
+    pub fn create_key_in(&self, region: &str) -> String {
+        text(&self.call_at(region, ACCOUNT, "kms", "TrentService.CreateKey", &json!({})), "/KeyMetadata/Arn")
+    }
+
     /// What `key` makes of `text` in this encryption context, in URL-safe base64.
     pub fn encrypt(&self, key: &str, text: &str, context: &[(&str, &str)]) -> String {
         let context: BTreeMap<_, _> = context.iter().copied().collect();
@@ -90,14 +95,18 @@ impl Moto {
 
     /// The same, in this account.
     pub fn call_in(&self, account: &str, service: &str, target: &str, body: &Value) -> Value {
+        self.call_at(REGION, account, service, target, body)
+    }
+
+    fn call_at(&self, region: &str, account: &str, service: &str, target: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = TcpStream::connect(self.server.address).unwrap();
         write!(
             stream,
-            "POST / HTTP/1.0\r\nHost: {service}.{REGION}.amazonaws.com\r\nX-Amz-Target: {target}\r\n\
+            "POST / HTTP/1.0\r\nHost: {service}.{region}.amazonaws.com\r\nX-Amz-Target: {target}\r\n\
              X-Moto-Account-Id: {account}\r\n\
              Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nAuthorization: AWS4-HMAC-SHA256 \
-             Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
+             Credential=test/20260101/{region}/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
             body.len()
         )
         .unwrap();
