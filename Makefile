@@ -31,7 +31,7 @@ demo: build ## Render examples/hello with secrets masked; needs no account and n
 	STRONGROOM_HELM=$(STRONGROOM_TOOLS)/helm STRONGROOM_KEYS_DIR=examples/keys $(STRONGROOM_SHIPPED) template $(EXAMPLE)
 
 .PHONY: build
-build: ## Build the shipped program: optimised, one static file on Linux, the same from every folder
+build: ## Build the shipped program: optimised, one static file on Linux
 	@echo "build: the release program; the first time takes about 8 minutes on 2 cores" >&2
 	export AWS_LC_SYS_NO_JITTER_ENTROPY=1 RUSTFLAGS="$(STATIC)" STRONGROOM_SOURCE="$(CURDIR)" RUSTC_WRAPPER="$(CURDIR)/image/rustc"
 	export CFLAGS="-ffile-prefix-map=$${CARGO_HOME:-$$HOME/.cargo}=/cargo -ffile-prefix-map=$(CURDIR)=/strongroom"
