@@ -7,7 +7,7 @@ use age::secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::process::Run;
-use super::tools::on_path;
+use super::tools::{on_path, tool};
 
 /// A keys folder as an operator mounts it, for `STRONGROOM_KEYS_DIR`.
 #[derive(Debug)]
@@ -50,6 +50,13 @@ impl AgeKey {
             identity: identity.to_string().expose_secret().to_owned(),
             recipient: identity.to_public().to_string(),
         }
+    }
+
+    /// A new post-quantum one, `AGE-SECRET-KEY-PQ-1…`, of `age-keygen`.
+    pub fn post_quantum() -> Self {
+        let printed = Run::new(tool("age-keygen")).arg("-pq").ok();
+        let after = |start: &str| printed.lines().find_map(|line| Some(line[line.find(start)?..].to_owned()));
+        Self { identity: after("AGE-SECRET-KEY-PQ-1").unwrap(), recipient: after("age1pq1").unwrap() }
     }
 }
 

@@ -345,7 +345,7 @@ mod tests {
                 "3-public: it holds an OpenPGP public key only; export the secret key (gpg --export-secret-keys --armor)",
                 "4-cut: the OpenPGP key is damaged",
                 "5-locked: the SSH key is protected by a passphrase; name the file that holds it in STRONGROOM_PASSPHRASE_FILE",
-                "6-pq: line 1: post-quantum age identities (AGE-SECRET-KEY-PQ-1…) are not supported yet",
+                "6-pq: line 1: the age identity is damaged",
                 "7-empty: it is empty",
                 "8-age: the age identity is protected by a passphrase; name the file that holds it in STRONGROOM_PASSPHRASE_FILE",
                 "9-pkcs8: this format of private key is not supported; SSH keys must be in OpenSSH's or PEM (RSA) format",

@@ -1,7 +1,9 @@
-//! age: X25519 identities and SSH private keys, opened by the `age` crate.
+//! age: X25519 and post-quantum identities and SSH private keys, opened by the `age` crate.
 //!
 //! An identity opens only what is sealed to its own recipient. What is protected by a passphrase is unlocked with the
-//! operator's when it is loaded; identities that need a plugin or a post-quantum key are refused with a reason.
+//! operator's when it is loaded; identities that need a plugin are refused with a reason.
+
+mod hybrid;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -65,9 +67,12 @@ impl AgeKeys {
                 continue;
             }
             for word in words.split_whitespace() {
-                match x25519::Identity::from_str(word) {
-                    Ok(identity) => self.add(&identity.to_public().to_string(), Box::new(identity)),
-                    Err(_) => problems.push(format!("line {}: {}", line + 1, refusal(word))),
+                if let Ok(identity) = x25519::Identity::from_str(word) {
+                    self.add(&identity.to_public().to_string(), Box::new(identity));
+                } else if let Ok(identity) = hybrid::Identity::from_str(word) {
+                    self.add(&identity.recipient().to_string(), Box::new(identity));
+                } else {
+                    problems.push(format!("line {}: {}", line + 1, refusal(word)));
                 }
             }
         }
@@ -181,9 +186,10 @@ fn recipient_of(text: &str) -> Result<Box<dyn Recipient>, UnwrapError> {
     if let Ok(key) = text.parse::<x25519::Recipient>() {
         return Ok(Box::new(key));
     }
-    let reason = if text.starts_with("age1pq1") {
-        "post-quantum age recipients (age1pq1…) are not supported yet"
-    } else if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+    if let Ok(key) = text.parse::<hybrid::Recipient>() {
+        return Ok(Box::new(key));
+    }
+    let reason = if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
         "it is a secret key\nhelp: encrypt to the recipient of it (age-keygen -y)"
     } else {
         "not an age recipient"
@@ -200,9 +206,7 @@ fn normalise(recipient: &str) -> String {
 /// Why a word of an identities file is not used. It never quotes the word.
 fn refusal(word: &str) -> &'static str {
     let word = word.to_ascii_uppercase();
-    if word.starts_with("AGE-SECRET-KEY-PQ-") {
-        "post-quantum age identities (AGE-SECRET-KEY-PQ-1…) are not supported yet"
-    } else if word.starts_with("AGE-PLUGIN-") {
+    if word.starts_with("AGE-PLUGIN-") {
         "age plugins are not supported"
     } else if word.starts_with("AGE-SECRET-KEY-") {
         "the age identity is damaged"
@@ -281,7 +285,9 @@ mod tests {
 
     fn keys() -> AgeKeys {
         let mut keys = AgeKeys::default();
-        assert_eq!(keys.add_identities(&fixture("age-identities.txt")), Vec::<String>::new());
+        for name in ["age-identities.txt", "age-pq-identity.txt"] {
+            assert_eq!(keys.add_identities(&fixture(name)), Vec::<String>::new());
+        }
         keys
     }
 
@@ -292,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_identity_of_a_file_opens_what_age_sealed_to_it() {
-        for name in ["one", "two"] {
+        for name in ["one", "two", "pq"] {
             let outcome =
                 opened(&keys(), &format!("age-{name}.recipient"), &format!("age-{name}.sealed.txt"));
             assert_eq!(outcome.unwrap().unwrap(), DATA_KEY);
@@ -305,7 +311,7 @@ mod tests {
         let mut keys = keys();
         keys.add_ssh_key(&fixture("ssh-ed25519.key")).unwrap();
         keys.add_ssh_key(&fixture("ssh-rsa.key")).unwrap();
-        for name in ["age-one.recipient", "ssh-ed25519.key.pub", "ssh-rsa.key.pub"] {
+        for name in ["age-one.recipient", "age-pq.recipient", "ssh-ed25519.key.pub", "ssh-rsa.key.pub"] {
             let recipient = fixture(name);
             let sealed = encrypt(&recipient, &data_key).unwrap();
             assert_eq!(keys.open(&recipient, &sealed).unwrap().unwrap(), data_key);
@@ -316,7 +322,7 @@ mod tests {
     fn what_is_no_recipient_is_refused_without_showing_it() {
         for (recipient, reason) in [
             ("age1STRONGROOM-MARKER", "not an age recipient"),
-            ("age1pq1x", "post-quantum age recipients (age1pq1…) are not supported yet"),
+            ("age1pq1x", "not an age recipient"),
             ("AGE-SECRET-KEY-1STRONGROOM-MARKER", "it is a secret key"),
             ("ssh-dss STRONGROOM-MARKER", "not an SSH public key that age can use"),
         ] {
@@ -363,7 +369,7 @@ mod tests {
         assert_eq!(
             keys.add_identities(text),
             [
-                "line 2: post-quantum age identities (AGE-SECRET-KEY-PQ-1…) are not supported yet",
+                "line 2: the age identity is damaged",
                 "line 4: age plugins are not supported",
                 "line 5: the age identity is damaged",
                 "line 6: not an age identity",
