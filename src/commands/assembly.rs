@@ -20,6 +20,7 @@ use crate::render::helm::HelmCli;
 use crate::render::values::Opener;
 use crate::secret::Secret;
 use crate::sops::keys::age::AgeRecipients;
+use crate::sops::keys::age::plugin::Plugins;
 use crate::sops::keys::azure::AzureKeyVault;
 use crate::sops::keys::folder::{self, LocalKeys};
 use crate::sops::keys::gcp::GcpKms;
@@ -160,7 +161,8 @@ pub(super) fn renderer(
 /// Everything that seals data keys.
 pub(super) fn wrappers(operator: &Operator, environment: &Environment) -> Wrappers {
     let pgp = folder::recipients_of(&operator.keys_dir, Gpg::find(environment));
-    Wrappers::new(vec![Arc::new(AgeRecipients), Arc::new(pgp)])
+    let age = AgeRecipients { plugins: Some(Plugins::of(environment)) };
+    Wrappers::new(vec![Arc::new(age), Arc::new(pgp)])
 }
 
 fn policy(operator: &Operator, trust: Trust) -> Result<AllowList, AssemblyError> {
@@ -313,7 +315,8 @@ fn keyring(
     services: impl IntoIterator<Item = Arc<dyn KeyUnwrap>>,
 ) -> Result<Keyring, AssemblyError> {
     let passphrase = operator.passphrase_file.as_deref().map(passphrase).transpose()?;
-    let mut keys = LocalKeys::with_passphrase(passphrase.as_ref());
+    let plugins = (trust == Trust::Person).then(|| Plugins::of(environment));
+    let mut keys = LocalKeys::with_passphrase(passphrase.as_ref()).with_plugins(plugins);
     keys.add_folder(&operator.keys_dir);
     keys.add_environment(environment);
     let notes = keys.notes();

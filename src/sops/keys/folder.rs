@@ -13,6 +13,7 @@ use crate::environment::Environment;
 use crate::secret::Secret;
 use crate::sops::keys::KeyUnwrap;
 use crate::sops::keys::age::AgeKeys;
+use crate::sops::keys::age::plugin::Plugins;
 use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::pgp::PgpKeys;
 use crate::sops::keys::pgp::seal::PgpRecipients;
@@ -45,6 +46,12 @@ impl LocalKeys {
             pgp: PgpKeys::with_passphrase(passphrase),
             ..Self::default()
         }
+    }
+
+    /// Age identities that need a plugin are used, where there are `plugins`, and refused otherwise.
+    #[must_use]
+    pub fn with_plugins(self, plugins: Option<Plugins>) -> Self {
+        Self { age: self.age.with_plugins(plugins), ..self }
     }
 
     /// Loads every key of the folder at `path`. A folder that is not there holds no keys.

@@ -1,9 +1,11 @@
 //! age: X25519 and post-quantum identities and SSH private keys, opened by the `age` crate.
 //!
 //! An identity opens only what is sealed to its own recipient. What is protected by a passphrase is unlocked with the
-//! operator's when it is loaded; identities that need a plugin are refused with a reason.
+//! operator's when it is loaded; identities of a plugin are refused with a reason, but for a person at a terminal.
 
 mod hybrid;
+mod person;
+pub mod plugin;
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -11,11 +13,12 @@ use std::str::FromStr;
 
 use ::age::armor::{ArmoredReader, ArmoredWriter, Format};
 use ::age::secrecy::SecretString;
-use ::age::{DecryptError, Decryptor, Encryptor, Identity, Recipient, scrypt, ssh, x25519};
+use ::age::{DecryptError, Decryptor, EncryptError, Encryptor, Identity, Recipient, scrypt, ssh, x25519};
 use futures::future::{BoxFuture, FutureExt};
 
 use crate::fault::Class;
 use crate::secret::Secret;
+use crate::sops::keys::age::plugin::Plugins;
 use crate::sops::keys::wrap::KeyWrap;
 use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 
@@ -26,11 +29,15 @@ const READ_LIMIT: usize = 64;
 /// Work of a passphrase, as a power of two: 1 GiB of memory for some seconds. `age` writes 18.
 const WORK_LIMIT: u8 = 20;
 
+const PLUGINS_DENIED: &str = "age plugins are programs, which run for commands of a terminal only";
+
 /// The age identities of this process.
 #[derive(Default)]
 pub struct AgeKeys {
     held: Vec<HeldIdentity>,
     passphrase: Option<SecretString>,
+    plugins: Option<Plugins>,
+    handles: Vec<::age::plugin::Identity>,
 }
 
 struct HeldIdentity {
@@ -44,17 +51,23 @@ impl AgeKeys {
     #[must_use]
     pub fn with_passphrase(passphrase: Option<&Secret<String>>) -> Self {
         let passphrase = passphrase.map(|text| SecretString::from(text.expose().as_str()));
-        Self { held: Vec::new(), passphrase }
+        Self { passphrase, ..Self::default() }
+    }
+
+    /// Identities that need a plugin are used, where there are `plugins`, and refused otherwise.
+    #[must_use]
+    pub fn with_plugins(self, plugins: Option<Plugins>) -> Self {
+        Self { plugins, ..self }
     }
 
     /// Number of identities.
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.held.len() + self.handles.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.len() == 0
     }
 
     /// Adds every identity of `text`: one a word, lines that start with `#` are comments.
@@ -71,6 +84,8 @@ impl AgeKeys {
                     self.add(&identity.to_public().to_string(), Box::new(identity));
                 } else if let Ok(identity) = hybrid::Identity::from_str(word) {
                     self.add(&identity.recipient().to_string(), Box::new(identity));
+                } else if let (Some(_), Ok(identity)) = (&self.plugins, word.parse()) {
+                    self.handles.push(identity);
                 } else {
                     problems.push(format!("line {}: {}", line + 1, refusal(word)));
                 }
@@ -123,15 +138,50 @@ impl AgeKeys {
     fn open(&self, recipient: &str, enc: &str) -> Option<Result<DataKey, UnwrapError>> {
         let recipient = normalise(recipient);
         let held = self.held.iter().find(|held| held.recipient == recipient)?;
-        Some(decrypt(held.identity.as_ref(), enc))
+        Some(decrypt(held.identity.as_ref(), enc, told))
     }
+
+    /// Asks the plugin that the recipient is of; all, where none is or its identity is not here, as for a key of
+    /// SSH that a plugin holds.
+    async fn open_by_plugin(&self, recipient: &str, enc: &str) -> Option<Result<DataKey, UnwrapError>> {
+        let plugins = self.plugins.as_ref()?;
+        let mut names: Vec<_> = self.handles.iter().map(|handle| handle.plugin().to_owned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if let Some(own) = plugin::name_of(recipient.trim()).filter(|own| names.contains(own)) {
+            names = vec![own];
+        }
+        let mut failures: Vec<UnwrapError> = Vec::new();
+        for name in names {
+            let (plugins, handles, enc) = (plugins.clone(), self.handles.clone(), enc.to_owned());
+            match aside(move || plugins.open(&name, &handles, &enc)).await {
+                Ok(data_key) => return Some(Ok(data_key)),
+                Err(error) => failures.push(error),
+            }
+        }
+        let reasons: Vec<_> = failures.iter().map(|error| error.reason.as_str()).collect();
+        Some(Err(UnwrapError::new(failures.first()?.class, reasons.join("; "))))
+    }
+}
+
+/// Awaits work that blocks. One that never ends does not keep the process from ending.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UnwrapError> + Send + 'static,
+) -> Result<T, UnwrapError> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || done.send(work()));
+    let lost = |_| UnwrapError::new(Class::Internal, "the plugin's thread ended");
+    outcome.await.map_err(lost).flatten()
 }
 
 impl KeyUnwrap for AgeKeys {
     fn unwrap_key<'a>(&'a self, key: &'a SealedKey) -> BoxFuture<'a, Option<Result<DataKey, UnwrapError>>> {
         async move {
             match key {
-                SealedKey::Age { recipient, enc } => self.open(recipient, enc),
+                SealedKey::Age { recipient, enc } => match self.open(recipient, enc) {
+                    None => self.open_by_plugin(recipient, enc).await,
+                    outcome => outcome,
+                },
                 _ => None,
             }
         }
@@ -141,13 +191,17 @@ impl KeyUnwrap for AgeKeys {
 
 impl fmt::Debug for AgeKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.held.iter().map(|held| &held.recipient)).finish()
+        let plugins = self.handles.iter().map(::age::plugin::Identity::plugin);
+        f.debug_list().entries(self.held.iter().map(|held| &held.recipient)).entries(plugins).finish()
     }
 }
 
-/// Seals to any age recipient, which needs no secret.
-#[derive(Debug)]
-pub struct AgeRecipients;
+/// Seals to any age recipient, which needs no secret; to one of a plugin where there are plugins.
+#[derive(Debug, Default)]
+pub struct AgeRecipients {
+    /// Where they are.
+    pub plugins: Option<Plugins>,
+}
 
 impl KeyWrap for AgeRecipients {
     fn wrap_key<'a>(
@@ -157,7 +211,7 @@ impl KeyWrap for AgeRecipients {
     ) -> BoxFuture<'a, Option<Result<String, UnwrapError>>> {
         async move {
             match key {
-                SealedKey::Age { recipient, .. } => Some(encrypt(recipient, data_key)),
+                SealedKey::Age { recipient, .. } => Some(self.wrap(recipient.trim(), data_key).await),
                 _ => None,
             }
         }
@@ -165,10 +219,33 @@ impl KeyWrap for AgeRecipients {
     }
 }
 
+impl AgeRecipients {
+    async fn wrap(&self, recipient: &str, data_key: &DataKey) -> Result<String, UnwrapError> {
+        let Some(name) = plugin::name_of(recipient) else { return encrypt(recipient, data_key) };
+        let Some(plugins) = self.plugins.clone() else {
+            return Err(UnwrapError::new(Class::Denied, PLUGINS_DENIED));
+        };
+        let (recipient, data_key) = (recipient.to_owned(), data_key.clone());
+        aside(move || {
+            let recipient = plugins.recipient(&name, &recipient)?;
+            encrypt_to(&recipient, &data_key, |error| plugin::not_sealed(&name, error))
+        })
+        .await
+    }
+}
+
 fn encrypt(recipient: &str, data_key: &DataKey) -> Result<String, UnwrapError> {
-    let recipient = recipient_of(recipient.trim())?;
+    let refused = |_: &EncryptError| UnwrapError::new(Class::Invalid, "age does not seal to it");
+    encrypt_to(&*recipient_of(recipient.trim())?, data_key, refused)
+}
+
+fn encrypt_to(
+    recipient: &dyn Recipient,
+    data_key: &DataKey,
+    told: impl Fn(&EncryptError) -> UnwrapError,
+) -> Result<String, UnwrapError> {
     let failed = |_| UnwrapError::new(Class::Internal, "age does not seal to it");
-    let encryptor = Encryptor::with_recipients(std::iter::once(&*recipient)).expect("there is one recipient");
+    let encryptor = Encryptor::with_recipients(std::iter::once(recipient)).map_err(|error| told(&error))?;
     let mut armored = Vec::new();
     let armor = ArmoredWriter::wrap_output(&mut armored, Format::AsciiArmor).map_err(failed)?;
     let mut writer = encryptor.wrap_output(armor).map_err(failed)?;
@@ -207,7 +284,7 @@ fn normalise(recipient: &str) -> String {
 fn refusal(word: &str) -> &'static str {
     let word = word.to_ascii_uppercase();
     if word.starts_with("AGE-PLUGIN-") {
-        "age plugins are not supported"
+        PLUGINS_DENIED
     } else if word.starts_with("AGE-SECRET-KEY-") {
         "the age identity is damaged"
     } else {
@@ -251,7 +328,11 @@ fn refused(error: &DecryptError) -> Option<&'static str> {
     }
 }
 
-fn decrypt(identity: &(dyn Identity + Send + Sync), enc: &str) -> Result<DataKey, UnwrapError> {
+fn decrypt(
+    identity: &dyn Identity,
+    enc: &str,
+    told: impl Fn(&DecryptError) -> UnwrapError,
+) -> Result<DataKey, UnwrapError> {
     if enc.len() > ENC_LIMIT {
         return Err(UnwrapError::new(Class::Invalid, "the sealed key is too large"));
     }
@@ -259,8 +340,7 @@ fn decrypt(identity: &(dyn Identity + Send + Sync), enc: &str) -> Result<DataKey
     if decryptor.is_scrypt() {
         return Err(UnwrapError::new(Class::Invalid, "it is sealed with a passphrase, not to a key"));
     }
-    let reader =
-        decryptor.decrypt(std::iter::once(identity as &dyn Identity)).map_err(|error| told(&error))?;
+    let reader = decryptor.decrypt(std::iter::once(identity)).map_err(|error| told(&error))?;
     let mut data_key = Secret::new(Vec::with_capacity(READ_LIMIT));
     reader
         .take(READ_LIMIT as u64)
@@ -370,7 +450,7 @@ mod tests {
             keys.add_identities(text),
             [
                 "line 2: the age identity is damaged",
-                "line 4: age plugins are not supported",
+                "line 4: age plugins are programs, which run for commands of a terminal only",
                 "line 5: the age identity is damaged",
                 "line 6: not an age identity",
             ]
