@@ -242,6 +242,7 @@ fn messages_of_newer_gpg_and_of_older_sops_open() {
             rule: None,
             mac_only_encrypted: false,
             indent: Indent::default(),
+            ..Envelope::default()
         };
         let cipher = Cipher::new(&Secret::new(b"STRONGROOM-MARKER-0123456789abcd".to_vec())).unwrap();
         let sealed = seal(PLAIN.as_bytes(), FileFormat::Document(Format::Yaml), &cipher, &envelope).unwrap();

@@ -88,13 +88,10 @@ fn plain_name(path: &Path) -> PathBuf {
 fn envelope(name: &Path, args: &authoring::Creation) -> Result<Envelope, Failure> {
     let named = named_keys(args).map_err(|error| Failure::of("encrypt", &error))?;
     let said = stated(args);
-    let (rule, indent) = match (rule_of(name, args), named.is_empty()) {
+    let (rule, indent) = match (rule_of(name, args.config.as_ref()), named.is_empty()) {
         // What flags say suffices.
         (Err((CreationError::NoRule { .. }, _)), false) => (None, Indent::default()),
-        (rule, _) => rule.map_err(|(error, path)| Failure {
-            code: 1,
-            ..Failure::of(format!("use {}", path.display()), &error)
-        })?,
+        (rule, _) => rule.map_err(unusable)?,
     };
     let rule = rule.unwrap_or_default();
     if let (Some(said), Some(also)) = (&said, &rule.rule)
@@ -112,6 +109,7 @@ fn envelope(name: &Path, args: &authoring::Creation) -> Result<Envelope, Failure
         rule: said.or(rule.rule),
         mac_only_encrypted: args.mac_only_encrypted || rule.mac_only_encrypted,
         indent,
+        ..Envelope::default()
     })
 }
 
@@ -140,12 +138,30 @@ fn named_keys(args: &authoring::Creation) -> Result<Vec<SealedKey>, named::NameE
 
 type Found = (Option<Creation>, Indent);
 
+/// A configuration that is no use, and where it is.
+type Unusable = (CreationError, PathBuf);
+
+fn unusable((error, path): Unusable) -> Failure {
+    Failure { code: 1, ..Failure::of(format!("use {}", path.display()), &error) }
+}
+
+/// How metadata is laid out, as the configuration says.
+pub(super) fn indent(named: Option<&PathBuf>) -> Result<Indent, Failure> {
+    Ok(config(named).map_err(unusable)?.map_or_else(Indent::default, |(_, config)| config.indent))
+}
+
+/// The configuration that is named, or the nearest, where there is one.
+fn config(named: Option<&PathBuf>) -> Result<Option<(PathBuf, Config)>, Unusable> {
+    let Some(path) = named.cloned().or_else(nearest_config) else { return Ok(None) };
+    let text = fs::read_to_string(&path).map_err(|error| (CreationError::Read(error), path.clone()))?;
+    let config = Config::parse(&text).map_err(|error| (error, path.clone()))?;
+    Ok(Some((path, config)))
+}
+
 /// The rule for the file `name`, where there is a configuration.
-fn rule_of(name: &Path, args: &authoring::Creation) -> Result<Found, (CreationError, PathBuf)> {
-    let Some(path) = args.config.clone().or_else(nearest_config) else { return Ok(Found::default()) };
+fn rule_of(name: &Path, named: Option<&PathBuf>) -> Result<Found, Unusable> {
+    let Some((path, config)) = config(named)? else { return Ok(Found::default()) };
     let failed = |error| (error, path.clone());
-    let text = fs::read_to_string(&path).map_err(|error| failed(CreationError::Read(error)))?;
-    let config = Config::parse(&text).map_err(failed)?;
     let (config_path, file) = (absolute(&path), absolute(name));
     let relative = config_path.parent().and_then(|folder| file.strip_prefix(folder).ok()).unwrap_or(&file);
     let rule = config.rule_for(&relative.to_string_lossy()).map_err(failed)?;

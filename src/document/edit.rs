@@ -5,6 +5,7 @@ use std::ops::Range;
 use zeroize::Zeroize;
 
 use super::Node;
+use super::scalar::{self, Scalar};
 use crate::fault::{Class, Fault};
 use crate::secret::Secret;
 
@@ -121,6 +122,18 @@ pub fn quote_into(quoted: &mut Secret<String>, text: &str) {
     }
     push(quoted, &text[plain..]);
     push(quoted, "\"");
+}
+
+/// `text` on one line of a block collection of YAML, in double quotes where it must be.
+pub fn word(text: &str) -> Secret<String> {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "_./+=:,[]-$^()|@ ".contains(c);
+    let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_^(./$".contains(c))
+        && text.chars().all(harmless)
+        && !text.contains(": ")
+        && !text.ends_with([':', ' '])
+        && scalar::plain(text) == Scalar::Str
+        && !["y", "n", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str());
+    if plain { Secret::new(text.to_owned()) } else { quote(text) }
 }
 
 /// Appends, and wipes the old bytes where the text has to move to grow.

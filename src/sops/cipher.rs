@@ -4,6 +4,8 @@
 //! typed here and nowhere else.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use aes_gcm::aead::consts::{U12, U16, U32};
 use aes_gcm::aead::generic_array::{ArrayLength, GenericArray};
@@ -14,6 +16,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest, Sha256};
 
 use super::keys::DataKey;
 use crate::document::scalar::{self, Scalar};
@@ -96,12 +99,22 @@ impl Opened {
 }
 
 /// Opens and seals the values of one file.
-pub struct Cipher(Aes256);
+pub struct Cipher {
+    aes: Aes256,
+    /// Ciphertexts of what was opened, by a digest of path and plaintext, in the order of the file.
+    known: Option<Mutex<HashMap<[u8; 32], VecDeque<String>>>>,
+}
 
 impl Cipher {
     /// With the data key of the file, which has 32 bytes.
     pub fn new(key: &DataKey) -> Result<Self, CipherError> {
-        Aes256::new_from_slice(key.expose()).map(Self).map_err(|_| CipherError::Key)
+        let aes = Aes256::new_from_slice(key.expose()).map_err(|_| CipherError::Key)?;
+        Ok(Self { aes, known: None })
+    }
+
+    /// As [`Self::new`], and what it opens it later seals to the same text, where the same stands at the same path.
+    pub fn with_memory(key: &DataKey) -> Result<Self, CipherError> {
+        Ok(Self { known: Some(Mutex::default()), ..Self::new(key)? })
     }
 
     /// Opens `value`, which stands at `path`: the keys that lead to it, each with a `:` behind it.
@@ -111,19 +124,35 @@ impl Cipher {
         }
         let sealed = Sealed::parse(value).ok_or(CipherError::Grammar)?;
         let data = self.decrypt(&sealed, path.as_bytes())?;
-        typed(data, sealed.kind)
+        let opened = typed(data, sealed.kind)?;
+        if let Some(known) = &self.known {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(digest(&opened, path)).or_default().push_back(value.to_owned());
+        }
+        Ok(opened)
     }
 
     /// Seals `plaintext`, to stand at `path`.
     pub fn seal(&self, plaintext: &Opened, path: &str) -> Result<String, CipherError> {
+        if let Some(known) = self.known(plaintext, path) {
+            return Ok(known);
+        }
         let mut nonce = GenericArray::<u8, U32>::default();
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| CipherError::Random)?;
         let mut data = Secret::new(plaintext.content().into_owned());
-        let tag = AesGcm::<Aes256, U32>::from(self.0.clone())
+        let tag = AesGcm::<Aes256, U32>::from(self.aes.clone())
             .encrypt_in_place_detached(&nonce, path.as_bytes(), data.expose_mut())
             .map_err(|_| CipherError::Large)?;
         let [data, nonce, tag] = [data.expose(), &nonce[..], &tag].map(|bytes| BASE64_STANDARD.encode(bytes));
         Ok(format!("{PREFIX}data:{data},iv:{nonce},tag:{tag},type:{}]", plaintext.kind()))
+    }
+
+    /// The ciphertext of the same plaintext at the same path. Items of a list have one path, so their turn comes by order.
+    fn known(&self, plaintext: &Opened, path: &str) -> Option<String> {
+        let mut known = self.known.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = known.get_mut(&digest(plaintext, path))?;
+        sealed.rotate_left(1);
+        sealed.back().cloned()
     }
 
     fn decrypt(&self, sealed: &Sealed<'_>, path: &[u8]) -> Result<Secret<Vec<u8>>, CipherError> {
@@ -147,7 +176,7 @@ impl Cipher {
         mut data: Secret<Vec<u8>>,
         tag: &[u8],
     ) -> Result<Secret<Vec<u8>>, CipherError> {
-        AesGcm::<Aes256, N>::from(self.0.clone())
+        AesGcm::<Aes256, N>::from(self.aes.clone())
             .decrypt_in_place_detached(
                 GenericArray::from_slice(nonce),
                 path,
@@ -157,6 +186,21 @@ impl Cipher {
             .map_err(|_| CipherError::Tag)?;
         Ok(data)
     }
+}
+
+/// Of a plaintext and where it stands. A number is the same, be it an integer or not, as in the MAC.
+fn digest(plaintext: &Opened, path: &str) -> [u8; 32] {
+    let kind = match plaintext {
+        Opened::Float(_) => Opened::Int(0).kind(),
+        other => other.kind(),
+    };
+    let mut digest = Sha256::new();
+    for part in [path.as_bytes(), kind.as_bytes()] {
+        digest.update(part.len().to_le_bytes());
+        digest.update(part);
+    }
+    digest.update(plaintext.content());
+    digest.finalize().into()
 }
 
 struct Sealed<'v> {
@@ -340,6 +384,25 @@ pub(super) mod tests {
             assert_eq!(open(&sealed, "b:").unwrap_err(), CipherError::Tag);
             assert_ne!(cipher.seal(&plaintext, "a:").unwrap(), sealed);
         }
+    }
+
+    #[test]
+    fn what_was_opened_is_sealed_to_the_same_text_at_its_path_only() {
+        let text = |text: &str| Opened::Text(Secret::new(text.as_bytes().to_vec()));
+        let fresh = Cipher::new(&key()).unwrap();
+        let sealed: Vec<_> = ["x", "x", "y"].map(|value| fresh.seal(&text(value), "a:").unwrap()).into();
+        let cipher = Cipher::with_memory(&key()).unwrap();
+        for value in &sealed {
+            cipher.open(value, "a:").unwrap();
+        }
+        let again: Vec<_> = ["x", "x", "y"].map(|value| cipher.seal(&text(value), "a:").unwrap()).into();
+        assert_eq!(again, sealed);
+        assert!(!sealed.contains(&cipher.seal(&text("x"), "b:").unwrap()));
+        assert!(!sealed.contains(&cipher.seal(&Opened::Comment(Secret::new("x".to_owned())), "a:").unwrap()));
+        let float = seal("1", "a:", "float");
+        cipher.open(&float, "a:").unwrap();
+        assert_eq!(cipher.seal(&Opened::Int(1), "a:").unwrap(), float);
+        assert_ne!(cipher.seal(&text("1"), "a:").unwrap(), float);
     }
 
     #[test]

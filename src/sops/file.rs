@@ -3,6 +3,7 @@
 use super::cipher::Cipher;
 use super::flat::{Flat, FlatFile};
 use super::keys::Keyring;
+use super::metadata::Metadata;
 use super::open::{OpenOptions, SealedFile, SopsError, unseal};
 use super::{dotenv, ini, is_encrypted};
 use crate::document::value::Value;
@@ -92,6 +93,63 @@ pub struct OpenedFile {
     pub leaves: Vec<Secret<String>>,
 }
 
+/// A file of any format with metadata, before its key is known.
+#[derive(Debug)]
+pub enum SopsFile<'t> {
+    /// YAML or JSON.
+    Document(SealedFile<'t>),
+    /// dotenv or INI.
+    Flat(FlatFile<'t>),
+    /// JSON that holds any content under `data`.
+    Binary(SealedFile<'t>),
+}
+
+impl<'t> SopsFile<'t> {
+    /// Parses `text` and reads its metadata.
+    pub fn read(text: &'t str, format: FileFormat) -> Result<Self, SopsError> {
+        Ok(match format {
+            FileFormat::Document(format) => Self::Document(SealedFile::read(text, format)?),
+            FileFormat::Flat(flat) => Self::Flat(FlatFile::read(text, flat)?),
+            FileFormat::Binary => Self::Binary(SealedFile::read(text, Format::Json)?),
+        })
+    }
+
+    /// What it says about itself.
+    pub const fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Document(file) | Self::Binary(file) => &file.metadata,
+            Self::Flat(file) => &file.metadata,
+        }
+    }
+
+    /// Its text without the metadata.
+    pub fn without_metadata(&self) -> Result<Secret<String>, SopsError> {
+        match self {
+            Self::Document(file) | Self::Binary(file) => file.without_metadata(),
+            Self::Flat(file) => file.without_metadata(),
+        }
+    }
+
+    /// Decrypts every value and verifies the MAC.
+    pub fn open_by(&self, cipher: &Cipher, options: OpenOptions) -> Result<OpenedFile, SopsError> {
+        Ok(match self {
+            Self::Document(file) => {
+                let opened = file.open_by(cipher, options)?;
+                OpenedFile { content: bytes_of(&opened.text), data: None, leaves: opened.leaves }
+            }
+            Self::Flat(file) => {
+                let opened = file.open_by(cipher, options)?;
+                OpenedFile { content: bytes_of(&opened.text), data: Some(opened.data), leaves: opened.leaves }
+            }
+            Self::Binary(file) => {
+                let content = file.open_binary(cipher, options)?;
+                let leaves = std::str::from_utf8(content.expose()).map(|text| Secret::new(text.to_owned()));
+                OpenedFile { leaves: leaves.into_iter().collect(), content, data: None }
+            }
+        })
+    }
+}
+
 /// Opens `text` with a key of `keyring`.
 pub async fn open(
     text: &str,
@@ -100,25 +158,9 @@ pub async fn open(
     scope: &Scope,
     options: OpenOptions,
 ) -> Result<OpenedFile, SopsError> {
-    match format {
-        FileFormat::Document(format) => {
-            let file = SealedFile::read(text, format)?;
-            let opened = file.open_with(keyring, scope, options).await?;
-            Ok(OpenedFile { content: bytes_of(&opened.text), data: None, leaves: opened.leaves })
-        }
-        FileFormat::Flat(flat) => {
-            let file = FlatFile::read(text, flat)?;
-            let opened = file.open(&unseal(&file.metadata, keyring, scope).await?, options)?;
-            Ok(OpenedFile { content: bytes_of(&opened.text), data: Some(opened.data), leaves: opened.leaves })
-        }
-        FileFormat::Binary => {
-            let file = SealedFile::read(text, Format::Json)?;
-            let key = unseal(&file.metadata, keyring, scope).await?;
-            let content = file.open_binary(&Cipher::new(&key)?, options)?;
-            let leaves = std::str::from_utf8(content.expose()).map(|text| Secret::new(text.to_owned()));
-            Ok(OpenedFile { leaves: leaves.into_iter().collect(), content, data: None })
-        }
-    }
+    let file = SopsFile::read(text, format)?;
+    let key = unseal(file.metadata(), keyring, scope).await?;
+    file.open_by(&Cipher::new(&key)?, options)
 }
 
 fn bytes_of(text: &Secret<String>) -> Secret<Vec<u8>> {

@@ -122,6 +122,13 @@ impl<'t> FlatFile<'t> {
         self.decrypt(cipher, options).map_err(|error| newer(&self.metadata.version, error))
     }
 
+    /// The text without its metadata.
+    pub fn without_metadata(&self) -> Result<Secret<String>, SopsError> {
+        let mut edits = Edits::default();
+        self.cuts.iter().for_each(|cut| edits.cut(cut.clone()));
+        Ok(edits.apply(self.text)?)
+    }
+
     fn decrypt(&self, cipher: &Cipher, options: OpenOptions) -> Result<OpenedFlat, SopsError> {
         let mut walk = Walk {
             file: self,

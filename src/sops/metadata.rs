@@ -3,6 +3,8 @@
 //!
 //! Names are matched without regard to case, unknown ones are ignored, and any scalar is taken for a string.
 
+use std::collections::HashMap;
+
 use crate::document::scalar::{self, Scalar};
 use crate::document::{Kind, Node};
 
@@ -28,6 +30,8 @@ pub struct Metadata {
     pub stated: Option<Stated>,
     /// Of the sops that wrote the file; empty where it did not say.
     pub version: String,
+    /// When the file got each of its master keys, which are without their sealed data key here.
+    pub created: HashMap<SealedKey, String>,
 }
 
 /// Reads one item of a list of master keys.
@@ -68,6 +72,7 @@ impl Metadata {
             rule: stated.clone().unwrap_or_else(Stated::usual).rule(),
             stated,
             version: block.text("version").unwrap_or_default().to_owned(),
+            created: created(&block),
         })
     }
 }
@@ -103,6 +108,19 @@ fn group(entry: &Entry<'_>) -> Result<Vec<SealedKey>, MetadataError> {
         }
     }
     Ok(keys)
+}
+
+fn created(block: &Entry<'_>) -> HashMap<SealedKey, String> {
+    let blocks = block.list("key_groups").into_iter().chain([Entry { node: block.node, at: String::new() }]);
+    let keys = blocks.flat_map(|entry| {
+        KINDS
+            .into_iter()
+            .flat_map(move |(kind, read)| entry.list(kind).into_iter().map(move |key| (read, key)))
+    });
+    keys.filter_map(|(read, key)| {
+        Some((read(&key).ok()?.sealing(String::new()), key.text("created_at")?.to_owned()))
+    })
+    .collect()
 }
 
 /// Names the lists that may be of a kind that is not known, so that a reader sees why there is no key.
@@ -310,6 +328,8 @@ version: 1.7",
         assert_eq!(context, &[("k".to_owned(), "v".to_owned())]);
         assert_eq!(metadata.last_modified, "2020-01-02T03:04:05Z");
         assert_eq!(metadata.version, "1.7");
+        let pgp = SealedKey::Pgp { fingerprint: "F".to_owned(), enc: String::new() };
+        assert_eq!(metadata.created, HashMap::from([(pgp, "x".to_owned())]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::metadata::{Metadata, MetadataError, looks_like_metadata};
 use super::rules::Reach;
 use super::walk::Walk;
 use super::{belongs_to_cluster, cut, flat};
-use crate::document::edit::EditError;
+use crate::document::edit::{EditError, Edits};
 use crate::document::{Format, Kind, Node, ParseError, Position, Stream, parse};
 use crate::fault::{Class, Fault};
 use crate::scope::Scope;
@@ -88,6 +88,15 @@ impl<'t> SealedFile<'t> {
     /// As [`Self::open`], by the cipher of the data key.
     pub fn open_by(&self, cipher: &Cipher, options: OpenOptions) -> Result<Opened, SopsError> {
         self.decrypt(cipher, options).map_err(|error| newer(&self.metadata.version, error))
+    }
+
+    /// The text without its metadata.
+    pub fn without_metadata(&self) -> Result<Secret<String>, SopsError> {
+        let mut edits = Edits::default();
+        for block in cut::blocks(self.text, &self.stream) {
+            edits.replace_span(block.span, Secret::new(block.instead.to_owned()));
+        }
+        Ok(edits.apply(self.text)?)
     }
 
     /// The content of a file that sops took for binary: what is sealed under `data`, be it text or not.

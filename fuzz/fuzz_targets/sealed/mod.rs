@@ -82,6 +82,7 @@ impl Real {
             rule: None,
             mac_only_encrypted: false,
             indent: Indent::default(),
+            ..Envelope::default()
         };
         Kit { cipher, values, envelope }
     }

@@ -1,10 +1,11 @@
 //! The metadata of a file as it is written: in YAML, in JSON, and flattened.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{Envelope, VERSION};
-use crate::document::edit::quote;
-use crate::document::scalar::{self, Scalar};
+use crate::document::edit::word;
 use crate::sops::keys::SealedKey;
 use crate::sops::rules::Stated;
 
@@ -23,19 +24,26 @@ impl Indent {
     }
 }
 
-/// The value of the key `sops`. Names are in alphabetical order, as sops writes them.
-pub(super) fn metadata(envelope: &Envelope, rule: Option<&Stated>, now: &str, mac: &str) -> Value {
+/// The value of the key `sops`, given when the values were changed last, with their MAC. Names are in alphabetical order,
+/// as sops writes them.
+pub(super) fn metadata(
+    envelope: &Envelope,
+    rule: Option<&Stated>,
+    now: &str,
+    (last_modified, mac): (&str, &str),
+) -> Value {
+    let keys = |group| keys(group, &envelope.created, now);
     let mut fields = match envelope.groups.as_slice() {
-        [group] => keys(group, now),
+        [group] => keys(group),
         groups => {
-            let groups: Vec<_> = groups.iter().map(|group| Value::Object(keys(group, now))).collect();
+            let groups: Vec<_> = groups.iter().map(|group| Value::Object(keys(group))).collect();
             Map::from_iter([("key_groups".to_owned(), Value::Array(groups))])
         }
     };
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    put("lastmodified", now.into());
+    put("lastmodified", last_modified.into());
     put("mac", mac.into());
-    put("version", VERSION.into());
+    put("version", envelope.version.as_deref().unwrap_or(VERSION).into());
     if let Some(rule) = rule {
         put(rule.field, rule.text.as_str().into());
     }
@@ -50,9 +58,10 @@ pub(super) fn metadata(envelope: &Envelope, rule: Option<&Stated>, now: &str, ma
 }
 
 /// The lists of one group.
-fn keys(group: &[SealedKey], now: &str) -> Map<String, Value> {
+fn keys(group: &[SealedKey], created: &HashMap<SealedKey, String>, now: &str) -> Map<String, Value> {
     let mut lists = Map::new();
     for key in group {
+        let now = created.get(&key.sealing(String::new())).map_or(now, String::as_str);
         let list = lists.entry(key.kind()).or_insert_with(|| json!([]));
         list.as_array_mut().expect("only lists are put there").push(entry(key, now));
     }
@@ -132,7 +141,7 @@ fn yaml_value(value: &Value, step: &str, margin: &str, lines: &mut String) {
         }
         Value::String(text) => {
             lines.push(' ');
-            lines.push_str(&word(text));
+            lines.push_str(word(text).expose());
             lines.push('\n');
         }
         other => {
@@ -144,22 +153,10 @@ fn yaml_value(value: &Value, step: &str, margin: &str, lines: &mut String) {
 fn yaml_fields(fields: &Map<String, Value>, step: &str, first: &str, margin: &str, lines: &mut String) {
     for (nth, (name, value)) in fields.iter().enumerate() {
         lines.push_str(if nth == 0 { first } else { margin });
-        lines.push_str(&word(name));
+        lines.push_str(word(name).expose());
         lines.push(':');
         yaml_value(value, step, margin, lines);
     }
-}
-
-/// A text on one line, quoted where it must be.
-fn word(text: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "_./+=:,[]-$^()|@ ".contains(c);
-    let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_^(./$".contains(c))
-        && text.chars().all(harmless)
-        && !text.contains(": ")
-        && !text.ends_with([':', ' '])
-        && scalar::plain(text) == Scalar::Str
-        && !["y", "n", "yes", "no", "on", "off"].contains(&text.to_ascii_lowercase().as_str());
-    if plain { text.to_owned() } else { quote(text).expose().clone() }
 }
 
 /// JSON, one field a line, of a value whose line is indented `level` times; on one line where `step` is empty.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::comments::{self, Comment, Comments};
-use super::{SealError, Sealing, block};
+use super::{Indent, SealError, Sealing, block};
 use crate::document::edit::{Edits, push, quote};
 use crate::document::scalar::{self, Scalar};
 use crate::document::{Format, Kind, Node, Position, Stream, Style, parse};
@@ -48,10 +48,31 @@ pub(super) fn seal(text: &str, format: Format, sealing: &Sealing<'_>) -> Result<
     for root in &stream.documents {
         walk.document(root)?;
     }
-    let Walk { mac, mut edits, .. } = walk;
+    let Walk { mac, edits, .. } = walk;
     let metadata = sealing.metadata(Some(&stated), mac)?;
+    enclose(text, &stream, &metadata, sealing.envelope.indent, edits)
+}
+
+/// Puts the metadata behind the values of every document of `text`.
+pub(super) fn attach(
+    text: &str,
+    format: Format,
+    metadata: &serde_json::Value,
+    indent: Indent,
+    edits: Edits,
+) -> Result<Secret<String>, SealError> {
+    enclose(text, &parse(text, format)?, metadata, indent, edits)
+}
+
+fn enclose(
+    text: &str,
+    stream: &Stream,
+    metadata: &serde_json::Value,
+    indent: Indent,
+    mut edits: Edits,
+) -> Result<Secret<String>, SealError> {
     for index in 0..stream.documents.len() {
-        insert(text, &stream, index, &metadata, sealing, &mut edits);
+        insert(text, stream, index, metadata, indent, &mut edits);
     }
     Ok(edits.apply(text)?)
 }
@@ -75,7 +96,7 @@ fn insert(
     stream: &Stream,
     index: usize,
     metadata: &serde_json::Value,
-    sealing: &Sealing<'_>,
+    indent: Indent,
     edits: &mut Edits,
 ) {
     let root = &stream.documents[index];
@@ -93,7 +114,7 @@ fn insert(
         .first()
         .map_or(0, |(key, _)| key.start() - text[..key.start()].rfind('\n').map_or(0, |newline| newline + 1));
     let margin = if margin_is_blank(text, entries, margin) { " ".repeat(margin) } else { String::new() };
-    let lines = block::yaml(metadata, sealing.envelope.indent.yaml.unwrap_or(4), &margin);
+    let lines = block::yaml(metadata, indent.yaml.unwrap_or(4), &margin);
     let starts_line = end == 0 || text.as_bytes()[end - 1] == b'\n';
     let lines = if starts_line { lines } else { format!("\n{lines}") };
     edits.replace_span(end..end, Secret::new(lines));

@@ -36,13 +36,23 @@ pub(super) fn seal(text: &str, flat: Flat, sealing: &Sealing<'_>) -> Result<Secr
         walk.item(item, flat).map_err(|error| named(error, text, item.leaf))?;
     }
     let metadata = sealing.metadata(Some(&stated), walk.mac)?;
+    attach(text, flat, &metadata, walk.edits)
+}
+
+/// Puts the metadata behind `text`.
+pub(super) fn attach(
+    text: &str,
+    flat: Flat,
+    metadata: &serde_json::Value,
+    mut edits: Edits,
+) -> Result<Secret<String>, SealError> {
     let mut end = if text.is_empty() || text.ends_with('\n') { String::new() } else { "\n".to_owned() };
     end += &match flat {
-        Flat::Dotenv => lines(&metadata, "sops_", "="),
-        Flat::Ini => format!("\n[sops]\n{}", lines(&metadata, "", " = ")),
+        Flat::Dotenv => lines(metadata, "sops_", "="),
+        Flat::Ini => format!("\n[sops]\n{}", lines(metadata, "", " = ")),
     };
-    walk.edits.replace_span(text.len()..text.len(), Secret::new(end));
-    Ok(walk.edits.apply(text)?)
+    edits.replace_span(text.len()..text.len(), Secret::new(end));
+    Ok(edits.apply(text)?)
 }
 
 /// A value or a comment as sops sees it.

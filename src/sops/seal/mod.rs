@@ -9,18 +9,20 @@ mod comments;
 mod document;
 mod flat;
 
+use std::collections::HashMap;
+
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::cipher::{Cipher, CipherError, Opened};
-use super::file::FileFormat;
-use super::flat::FlatFile;
+use super::file::{FileFormat, SopsFile};
 use super::keys::SealedKey;
 use super::mac::Mac;
-use super::open::{OpenOptions, SealedFile, SopsError, ValueError};
+use super::metadata::Metadata;
+use super::open::{OpenOptions, SopsError, ValueError};
 use super::rules::Stated;
-use crate::document::edit::EditError;
-use crate::document::{Format, ParseError, text_of};
+use crate::document::edit::{EditError, Edits};
+use crate::document::{Format, Node, ParseError, parse, text_of};
 use crate::fault::{Class, Fault};
 use crate::secret::Secret;
 
@@ -30,7 +32,7 @@ pub use block::Indent;
 pub const VERSION: &str = "3.13.3";
 
 /// What a file says about how it is encrypted, but for its MAC.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Envelope {
     /// Sealed data keys.
     pub groups: Vec<Vec<SealedKey>>,
@@ -42,6 +44,25 @@ pub struct Envelope {
     pub mac_only_encrypted: bool,
     /// How the metadata is laid out.
     pub indent: Indent,
+    /// When the file got its master keys, where it has them already; they are without their sealed data key here.
+    pub created: HashMap<SealedKey, String>,
+    /// The sops whose format it is; [`VERSION`] where it is new.
+    pub version: Option<String>,
+}
+
+impl Envelope {
+    /// That of a file that is there.
+    pub fn of(metadata: &Metadata, indent: Indent) -> Self {
+        Self {
+            groups: metadata.groups.clone(),
+            threshold: metadata.threshold,
+            rule: metadata.stated.clone(),
+            mac_only_encrypted: metadata.mac_only_encrypted,
+            indent,
+            created: metadata.created.clone(),
+            version: Some(metadata.version.clone()).filter(|version| !version.is_empty()),
+        }
+    }
 }
 
 /// Seals `plaintext` with `cipher`, whose data key is sealed in `envelope`.
@@ -60,8 +81,32 @@ pub fn seal(
         FileFormat::Flat(kind) => flat::seal(text_of(plaintext)?, kind, &sealing)?,
         FileFormat::Binary => binary(plaintext, &sealing)?,
     };
-    check(sealed.expose(), format, cipher).map_err(SealError::Unfaithful)?;
-    Ok(Secret::new(sealed.expose().as_bytes().to_vec()))
+    checked(&sealed, format, cipher)
+}
+
+/// Gives a file other master keys. `without_metadata` is its text but for the metadata; values and MAC stay what they are.
+pub fn rewrap(
+    without_metadata: &str,
+    format: FileFormat,
+    cipher: &Cipher,
+    envelope: &Envelope,
+    metadata: &Metadata,
+) -> Result<Secret<Vec<u8>>, SealError> {
+    let rule = envelope.rule.clone().or_else(|| (format != FileFormat::Binary).then(Stated::usual));
+    let mac = metadata.mac.as_deref().unwrap_or_default();
+    let block = block::metadata(envelope, rule.as_ref(), &now(), (&metadata.last_modified, mac));
+    let sealed = match format {
+        FileFormat::Document(format) => {
+            document::attach(without_metadata, format, &block, envelope.indent, Edits::default())?
+        }
+        FileFormat::Flat(kind) => flat::attach(without_metadata, kind, &block, Edits::default())?,
+        FileFormat::Binary => {
+            let data = parse(without_metadata, Format::Json)?;
+            let data = data.documents.first().and_then(|root| root.at("data")).and_then(Node::text);
+            enclosed(data.unwrap_or_default(), &block, envelope.indent)
+        }
+    };
+    checked(&sealed, format, cipher)
 }
 
 /// What all formats need.
@@ -85,7 +130,7 @@ impl Sealing<'_> {
     fn metadata(&self, rule: Option<&Stated>, mac: Mac) -> Result<serde_json::Value, SealError> {
         let mac = Opened::Text(Secret::new(mac.hex().into_bytes()));
         let mac = self.cipher.seal(&mac, &self.now)?;
-        Ok(block::metadata(self.envelope, rule, &self.now, &mac))
+        Ok(block::metadata(self.envelope, rule, &self.now, (&self.now, &mac)))
     }
 }
 
@@ -95,18 +140,23 @@ fn binary(content: &[u8], sealing: &Sealing<'_>) -> Result<Secret<String>, SealE
     mac.take(content, true);
     let plaintext = Opened::Text(Secret::new(content.to_vec()));
     let data = if content.is_empty() { String::new() } else { sealing.cipher.seal(&plaintext, "data:")? };
-    let envelope = serde_json::json!({ "data": data, "sops": sealing.metadata(None, mac)? });
-    Ok(Secret::new(block::json(&envelope, &sealing.envelope.indent.json(), 0) + "\n"))
+    Ok(enclosed(&data, &sealing.metadata(None, mac)?, sealing.envelope.indent))
 }
 
-/// Opens what was sealed.
-fn check(sealed: &str, format: FileFormat, cipher: &Cipher) -> Result<(), SopsError> {
-    let options = OpenOptions::default();
-    match format {
-        FileFormat::Document(format) => SealedFile::read(sealed, format)?.open_by(cipher, options).map(drop),
-        FileFormat::Flat(kind) => FlatFile::read(sealed, kind)?.open_by(cipher, options).map(drop),
-        FileFormat::Binary => SealedFile::read(sealed, Format::Json)?.open_binary(cipher, options).map(drop),
-    }
+fn enclosed(data: &str, metadata: &serde_json::Value, indent: Indent) -> Secret<String> {
+    let envelope = serde_json::json!({ "data": data, "sops": metadata });
+    Secret::new(block::json(&envelope, &indent.json(), 0) + "\n")
+}
+
+/// Opens what was sealed, before anybody gets it.
+fn checked(
+    sealed: &Secret<String>,
+    format: FileFormat,
+    cipher: &Cipher,
+) -> Result<Secret<Vec<u8>>, SealError> {
+    let file = SopsFile::read(sealed.expose(), format).map_err(SealError::Unfaithful)?;
+    file.open_by(cipher, OpenOptions::default()).map_err(SealError::Unfaithful)?;
+    Ok(Secret::new(sealed.expose().as_bytes().to_vec()))
 }
 
 /// RFC 3339 without a fraction.
