@@ -9,13 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use support::MARKER;
+use support::desk::Desk;
 use support::differential::{Bench, Sealer, assert_flat, assert_same, json_cases, yaml_cases};
 use support::documents::{binary, dotenv, ini};
-use support::keys::{AgeKey, KeysFolder};
-use support::process::Run;
-use support::product::strongroom;
-use support::repository::Repository;
-use support::sops::{sops, sops_of};
+use support::keys::AgeKey;
+use support::sops::sops_of;
 
 /// Any; another one finds other things, and `make soak` tries many.
 const SEED: u64 = 20_260_707;
@@ -46,40 +44,6 @@ fn sops_opens_the_random_ini_that_the_product_sealed() {
 #[test]
 fn sops_opens_the_random_binary_that_the_product_sealed() {
     assert_flat(&Bench::new(), Sealer::Product, SEED, FLAT, "enc", binary);
-}
-
-/// A folder with a key, in which commands run.
-struct Desk {
-    repository: Repository,
-    age: AgeKey,
-    keys: KeysFolder,
-}
-
-impl Desk {
-    fn new() -> Self {
-        let age = AgeKey::new();
-        Self { repository: Repository::new(), keys: KeysFolder::new().with("key.txt", &age.identity), age }
-    }
-
-    fn product(&self) -> Run {
-        strongroom().env("STRONGROOM_KEYS_DIR", self.keys.path()).directory(self.repository.path())
-    }
-
-    fn sops(&self) -> Run {
-        sops().env("SOPS_AGE_KEY", &self.age.identity).directory(self.repository.path())
-    }
-
-    fn encrypt(&self) -> Run {
-        self.product().args(["encrypt", "--age", &self.age.recipient])
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.repository.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
 }
 
 const COMMENTED: &str = "\

@@ -15,6 +15,7 @@
 pub mod argocd;
 pub mod collector;
 pub mod delay;
+pub mod desk;
 pub mod differential;
 pub mod documents;
 pub mod fake_aws;

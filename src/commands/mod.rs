@@ -1,5 +1,6 @@
 //! What each command does, from the operator's choices to the bytes for stdout.
 
+mod amend;
 mod assembly;
 mod check;
 mod docs;
@@ -159,6 +160,8 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
         }
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
         Command::Encrypt(args) => encrypt::run(&args, &assembly::wrappers(&operator, &environment)).await,
+        Command::Set(args) => amend::set(&args, &renderer(Trust::Person)?).await,
+        Command::Unset(args) => amend::unset(&args, &renderer(Trust::Person)?).await,
         Command::Resolve(args) => {
             let renderer = renderer(Trust::Person)?;
             terminal.watch(&observer, open::resolve(&args, &renderer)).await

@@ -16,8 +16,10 @@ use crate::render::{Renderer, manifests, repository};
 use crate::scope::Scope;
 use crate::secret::Secret;
 use crate::sops;
+use crate::sops::extract::{ExtractError, extract};
 use crate::sops::file::FileFormat;
 use crate::sops::open::{SopsError, ValueError};
+use crate::sops::path::TreePath;
 
 /// The whole file, opened, or nothing where it was written.
 pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secret<Vec<u8>>, Failure> {
@@ -25,20 +27,37 @@ pub(super) async fn decrypt(args: &Decrypt, renderer: &Renderer) -> Result<Secre
     if args.in_place && name == "-" {
         return Err(Failure { code: 8, ..Failure::usage("stdin has no place\nhelp: say --output FILE") });
     }
+    let path = args.extract.as_deref().map(TreePath::parse).transpose();
+    let path = path.map_err(|error| Failure { code: 91, ..Failure::of("read --extract", &error) })?;
     let bytes = input_of_sops(&args.file)?;
     let text =
         document::text_of(bytes.expose()).map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
-    let format = args.input_type.as_deref().and_then(FileFormat::named);
-    let format = format.or_else(|| FileFormat::of_name(&name)).or_else(|| FileFormat::of_file(&name, text));
-    let format = format.unwrap_or(FileFormat::Document(Format::Yaml));
+    let format = format_of(args.input_type.as_deref(), &name, text);
     let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?.of_file(&name));
     let opened = sops::file::open(text, format, keyring, &scope, renderer.opener.sops).await;
-    let opened = opened.map_err(|error| {
-        let failure = Failure::of(format!("decrypt {name}"), &error);
-        Failure { code: code_of_sops(&error).unwrap_or(failure.code), ..failure }
-    });
+    let opened = opened.map_err(|error| unopened(format!("decrypt {name}"), &error))?;
+    let content = match &path {
+        Some(path) => extract(&opened, format, path).map_err(|error| {
+            let failure = Failure::of(format!("extract from {name}"), &error);
+            let code = if matches!(error, ExtractError::Section { .. }) { 4 } else { failure.code };
+            Failure { code, ..failure }
+        })?,
+        None => opened.content,
+    };
     let path = if args.in_place { Some(&args.file) } else { args.output.as_ref() };
-    files::give(opened?.content, path, Content::Plaintext)
+    files::give(content, path, Content::Plaintext)
+}
+
+/// What a file is that sops has written.
+pub(super) fn format_of(named: Option<&str>, name: &str, text: &str) -> FileFormat {
+    let format = named.and_then(FileFormat::named).or_else(|| FileFormat::of_name(name));
+    format.or_else(|| FileFormat::of_file(name, text)).unwrap_or(FileFormat::Document(Format::Yaml))
+}
+
+/// With the exit code of `sops decrypt`.
+pub(super) fn unopened(doing: String, error: &SopsError) -> Failure {
+    let failure = Failure::of(doing, error);
+    Failure { code: code_of_sops(error).unwrap_or(failure.code), ..failure }
 }
 
 /// The exit code of `sops decrypt`, for scripts that know it, where it is not the usual one.

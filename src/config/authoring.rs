@@ -40,6 +40,76 @@ pub struct Encrypt {
     pub creation: Creation,
 }
 
+const SET_EXAMPLES: &str = "\
+Examples:
+  # A value is JSON, so text has quotes
+  strongroom set values.yaml '[\"image\"][\"tag\"]' '\"1.2.3\"'
+  # From stdin, so that no other process sees it
+  pwgen 32 1 | jq -R . | strongroom set --value-stdin secrets.yaml '[\"database\"][\"password\"]'
+  # One more item of a list of three
+  strongroom set secrets.yaml '[\"users\"][3]' '{\"name\": \"eva\"}'";
+
+const UNSET_EXAMPLES: &str = "\
+Examples:
+  strongroom unset secrets.yaml '[\"database\"][\"password\"]'
+  # All is well where it is not there
+  strongroom unset --idempotent secrets.yaml '[\"users\"][3]'";
+
+/// A file that is encrypted, to be changed.
+#[derive(Args, Debug)]
+pub struct Existing {
+    /// The encrypted file.
+    pub file: PathBuf,
+    /// What sops took the file for, where neither its name nor its content tells.
+    #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
+    pub input_type: Option<String>,
+    /// The configuration, which says how metadata is laid out; by default the nearest .sops.yaml of this folder and those
+    /// above it.
+    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `set`.
+#[derive(Args, Debug)]
+#[command(after_help = SET_EXAMPLES)]
+pub struct Set {
+    /// Which file.
+    #[command(flatten)]
+    pub existing: Existing,
+    /// Where the value is, as `["key"][0]`. What is missing on the way is made.
+    pub path: String,
+    /// The value, as JSON; a file that holds it with --value-file.
+    #[arg(
+        required_unless_present = "value_stdin",
+        conflicts_with = "value_stdin",
+        allow_negative_numbers = true
+    )]
+    pub value: Option<String>,
+    /// Read the value from the file that is named in its place.
+    #[arg(long, conflicts_with = "value_stdin")]
+    pub value_file: bool,
+    /// Read the value from stdin.
+    #[arg(long)]
+    pub value_stdin: bool,
+    /// Leave the file as it is where the value is there already.
+    #[arg(long)]
+    pub idempotent: bool,
+}
+
+/// Arguments of `unset`.
+#[derive(Args, Debug)]
+#[command(after_help = UNSET_EXAMPLES)]
+pub struct Unset {
+    /// Which file.
+    #[command(flatten)]
+    pub existing: Existing,
+    /// Where the value is, as `["key"][0]`.
+    pub path: String,
+    /// Leave the file as it is where there is no such value.
+    #[arg(long)]
+    pub idempotent: bool,
+}
+
 /// With which keys, and what of a file, is encrypted. Keys that are named here are used instead of those of the rule.
 #[derive(Args, Debug)]
 pub struct Creation {

@@ -19,7 +19,7 @@ use clap_complete::Shell;
 
 use crate::sops::file::FileFormat;
 
-pub use authoring::Encrypt;
+pub use authoring::{Encrypt, Set, Unset};
 pub use operator::Operator;
 
 const EXAMPLES: &str = "\
@@ -97,6 +97,12 @@ pub enum Command {
     /// Values and comments are encrypted where they stand; order, style and everything else stays. The keys are those that are
     /// named here, else those of the first rule of .sops.yaml that matches the file's name.
     Encrypt(Box<Encrypt>),
+    /// Put one value into an encrypted file.
+    ///
+    /// Everything else stays: order, comments and style, and the ciphertext of what did not change.
+    Set(Set),
+    /// Take one value out of an encrypted file.
+    Unset(Unset),
     /// Print YAML or JSON with its references resolved.
     Resolve(Resolve),
     /// Print what one reference resolves to.
@@ -329,14 +335,24 @@ pub enum Output {
     Json,
 }
 
+const DECRYPT_EXAMPLES: &str = "\
+Examples:
+  strongroom decrypt secrets.yaml
+  # One value, raw; a mapping as a document
+  strongroom decrypt --extract '[\"database\"][\"users\"][0]' secrets.yaml";
+
 /// Arguments of `decrypt`.
 #[derive(Args, Debug)]
+#[command(after_help = DECRYPT_EXAMPLES)]
 pub struct Decrypt {
     /// The encrypted file (`-` is stdin).
     pub file: PathBuf,
     /// What sops took the file for, where neither its name nor its content tells.
     #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
     pub input_type: Option<String>,
+    /// Only what stands there, as `["key"][0]`: text as it is, a mapping as a document.
+    #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
+    pub extract: Option<String>,
     /// Put the plaintext into the place of the file, for its owner only.
     #[arg(short, long, conflicts_with = "output")]
     pub in_place: bool,

@@ -40,7 +40,7 @@ pub(super) fn blocks(text: &str, stream: &Stream) -> Vec<Block> {
 }
 
 /// An entry of a flow collection with the comma that goes with it.
-fn in_flow(entry: Range<usize>, previous: Option<usize>, next: Option<usize>) -> Range<usize> {
+pub(super) fn in_flow(entry: Range<usize>, previous: Option<usize>, next: Option<usize>) -> Range<usize> {
     match (previous, next) {
         (_, Some(next)) => entry.start..next,
         (Some(previous), None) => previous..entry.end,

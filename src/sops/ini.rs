@@ -12,7 +12,7 @@ use crate::secret::Secret;
 
 const METADATA: &str = "sops";
 /// Where keys are that stand before the first section.
-const FIRST: &str = "DEFAULT";
+pub(super) const FIRST: &str = "DEFAULT";
 
 /// Whether `text` has metadata.
 pub(super) fn is_encrypted(text: &str) -> bool {

@@ -3,10 +3,13 @@
 //! [`open::SealedFile`] is the way into YAML and JSON, [`mod@file`] into a file of any format. It refuses a file whose values or MAC do not prove what the metadata says, and never
 //! writes anything. [`seal`] is the way back. Follows the file format of sops 3; `0.x` is refused, as sops refuses it.
 
+pub mod amend;
+pub mod change;
 pub mod cipher;
 pub mod creation;
 mod cut;
 mod dotenv;
+pub mod extract;
 pub mod file;
 pub mod flat;
 mod ini;
@@ -14,6 +17,7 @@ pub mod keys;
 mod mac;
 pub mod metadata;
 pub mod open;
+pub mod path;
 pub mod rules;
 pub mod seal;
 pub mod shamir;

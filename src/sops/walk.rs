@@ -286,24 +286,13 @@ impl<'a> Walk<'a> {
     }
 
     fn replace(&mut self, node: &Node, opened: Opened) -> Result<(), SopsError> {
-        let json = self.format == Format::Json;
         let text = match opened {
             Opened::Text(bytes) => return self.replace_text(node, bytes),
-            Opened::Bool(value) => {
-                self.edits.replace(node, Secret::new(value.to_string()));
-                return Ok(());
-            }
-            Opened::Float(value) if json && !value.is_finite() => {
-                return Err(self.error(node, ValueError::Json));
-            }
-            Opened::Float(value) if json => scalar::general(value, 21),
-            Opened::Float(value) => scalar::general(value, 6),
-            Opened::Int(value) => value.to_string(),
-            Opened::Time(value) if json => format!("\"{value}\""),
-            Opened::Time(value) => value,
-            Opened::Comment(_) => return Err(self.error(node, ValueError::Comment)),
+            _ => written(&opened, self.format).map_err(|reason| self.error(node, reason))?,
         };
-        self.leaves.push(Secret::new(text.trim_matches('"').to_owned()));
+        if !matches!(opened, Opened::Bool(_)) {
+            self.leaves.push(Secret::new(text.trim_matches('"').to_owned()));
+        }
         self.edits.replace(node, Secret::new(text));
         Ok(())
     }
@@ -375,6 +364,20 @@ pub(super) fn plaintext(kind: &Scalar, value: &str, format: Format) -> Result<Op
             Opened::Text(Secret::new(BASE64_STANDARD.decode(text).map_err(|_| ValueError::Tag)?))
         }
         Scalar::Mismatch => return Err(ValueError::Tag),
+    })
+}
+
+/// What is no text, as it is written.
+pub(super) fn written(opened: &Opened, format: Format) -> Result<String, ValueError> {
+    let json = format == Format::Json;
+    Ok(match opened {
+        Opened::Text(_) | Opened::Comment(_) => return Err(ValueError::Comment),
+        Opened::Bool(value) => value.to_string(),
+        Opened::Float(value) if json && !value.is_finite() => return Err(ValueError::Json),
+        Opened::Float(value) => scalar::general(*value, if json { 21 } else { 6 }),
+        Opened::Int(value) => value.to_string(),
+        Opened::Time(value) if json => format!("\"{value}\""),
+        Opened::Time(value) => value.clone(),
     })
 }
 
