@@ -448,6 +448,7 @@ impl World {
             aws: Arc::clone(&self.aws),
             azure: Arc::default(),
             google: Arc::new(Google::new(self.environment.clone().into_iter().collect())),
+            kubernetes: Arc::default(),
             vault: Arc::default(),
             keyring: Arc::default(),
             sops: OpenOptions::default(),

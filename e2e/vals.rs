@@ -301,6 +301,7 @@ fn resolver(environment: &BTreeMap<String, String>, moto: &Moto) -> Resolver {
         aws: Arc::new(aws),
         azure: Arc::default(),
         google: Arc::default(),
+        kubernetes: Arc::default(),
         vault: Arc::default(),
         keyring: Arc::default(),
         sops: OpenOptions::default(),

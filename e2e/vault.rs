@@ -65,6 +65,7 @@ fn resolver(environment: &[(&str, &str)]) -> Resolver {
         sops: OpenOptions::default(),
         azure: Arc::default(),
         google: Arc::default(),
+        kubernetes: Arc::default(),
         envsubst: None,
     };
     Resolver::new(ambient, Arc::new(AllowList::everything()))

@@ -28,10 +28,10 @@ const ATTEMPTS: u32 = 5;
 /// Tests do not wait.
 const FIRST_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 200 });
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest body that is read, in bytes.
-const BODY_LIMIT: usize = 32 << 20;
+pub(crate) const BODY_LIMIT: usize = 32 << 20;
 const NOT_VALID: &str = "cannot be asked: an option has characters that a request cannot carry";
 /// A cause is cut here, in characters.
 const CAUSE_LIMIT: usize = 200;
@@ -73,15 +73,28 @@ impl Fault for WebError {
 }
 
 impl WebError {
-    fn new(class: Class, reason: impl Into<String>) -> Self {
+    /// `reason` holds no secret.
+    pub fn new(class: Class, reason: impl Into<String>) -> Self {
         Self { class, reason: reason.into() }
     }
 
-    fn of(error: &reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::new(Class::Timeout, "did not answer in time");
-        }
+    /// The server took too long.
+    pub fn late() -> Self {
+        Self::new(Class::Timeout, "did not answer in time")
+    }
+
+    /// There is no connection, or none any more.
+    pub fn unreachable(error: &(dyn Error + 'static)) -> Self {
         Self::new(Class::Unavailable, format!("cannot be reached: {}", innermost(error)))
+    }
+
+    /// The body is longer than what is read.
+    pub fn too_large() -> Self {
+        Self::new(Class::Invalid, "gave an answer that is too large")
+    }
+
+    fn of(error: &reqwest::Error) -> Self {
+        if error.is_timeout() { Self::late() } else { Self::unreachable(error) }
     }
 }
 
@@ -129,7 +142,8 @@ impl Clients {
     }
 }
 
-fn is_this_machine(url: &Url) -> bool {
+/// Whether it is never reached through a proxy.
+pub fn is_this_machine(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
@@ -142,10 +156,21 @@ fn is_this_machine(url: &Url) -> bool {
 pub async fn send(request: RequestBuilder) -> Result<Answer, WebError> {
     let (client, request) = request.build_split();
     let request = request.map_err(|_| WebError::new(Class::Invalid, NOT_VALID))?;
+    patiently(|| {
+        let again = request.try_clone().expect("a body that is no stream can be sent again");
+        once(client.execute(again))
+    })
+    .await
+}
+
+/// What is answered to `ask`, which asks again where the server is busy or cannot be reached.
+pub async fn patiently<F>(ask: impl Fn() -> F) -> Result<Answer, WebError>
+where
+    F: Future<Output = Result<Answer, WebError>>,
+{
     let mut attempt = 1;
     loop {
-        let again = request.try_clone().expect("a body that is no stream can be sent again");
-        let outcome = once(client.execute(again)).await;
+        let outcome = ask().await;
         let passing = match &outcome {
             Ok(answer) => is_passing(answer.status),
             Err(error) => error.class == Class::Unavailable,
@@ -206,7 +231,7 @@ async fn body(mut response: Response) -> Result<Secret<Vec<u8>>, WebError> {
     let mut body = Secret::new(Vec::with_capacity(expected.unwrap_or_default().min(BODY_LIMIT)));
     while let Some(chunk) = response.chunk().await.map_err(|error| WebError::of(&error))? {
         if body.expose().len() + chunk.len() > BODY_LIMIT {
-            return Err(WebError::new(Class::Invalid, "gave an answer that is too large"));
+            return Err(WebError::too_large());
         }
         body.expose_mut().extend_from_slice(&chunk);
     }
@@ -244,8 +269,8 @@ pub fn pause(attempt: u32) -> Duration {
 }
 
 /// The last link of the chain is about sockets, names and certificates, never about what was sent.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut link: &dyn Error = error;
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut link = error;
     while let Some(source) = link.source() {
         link = source;
     }

@@ -10,6 +10,7 @@ use crate::config::Operator;
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::google::Google;
+use crate::kubernetes::{self, Kubernetes};
 use crate::policy::{AllowList, AllowListError, Authorise};
 use crate::refs::ambient::Ambient;
 use crate::refs::resolve::Resolver;
@@ -120,6 +121,7 @@ pub(super) fn renderer(
     let vault = Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone()));
     let google = Arc::new(Google::new(environment.clone()));
     let azure = Arc::new(Azure::new(environment.clone(), addresses.clone(), trust == Trust::Person));
+    let clusters = kubernetes::Settings { person: trust == Trust::Person, ..kubernetes::Settings::default() };
     let services: [Arc<dyn KeyUnwrap>; 4] = [
         Arc::new(Kms::new(aws.clone())),
         Arc::new(GcpKms::new(google.clone())),
@@ -134,6 +136,7 @@ pub(super) fn renderer(
         aws,
         azure,
         google,
+        kubernetes: Arc::new(Kubernetes::new(environment.clone(), clusters)),
         vault,
         keyring: keyring.clone(),
         sops,
@@ -222,7 +225,7 @@ fn unknown<'a>(
 }
 
 /// Variables that name files and folders of the operator, for Strongroom and the libraries in it.
-const FILES: [&str; 32] = [
+const FILES: [&str; 33] = [
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -246,6 +249,7 @@ const FILES: [&str; 32] = [
     "SOPS_AGE_SSH_PRIVATE_KEY_FILE",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
+    "VALS_KUBECONFIGPATH",
     "VAULT_CACERT",
     "VAULT_CLIENT_CERT",
     "VAULT_CLIENT_KEY",

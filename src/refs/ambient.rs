@@ -7,6 +7,7 @@ use crate::aws::Aws;
 use crate::azure::Azure;
 use crate::environment::Environment;
 use crate::google::Google;
+use crate::kubernetes::Kubernetes;
 use crate::sops::keys::Keyring;
 use crate::sops::open::OpenOptions;
 use crate::vault::Vault;
@@ -24,6 +25,8 @@ pub struct Ambient {
     pub azure: Arc<Azure>,
     /// Google Cloud, with the login to it.
     pub google: Arc<Google>,
+    /// Clusters of Kubernetes.
+    pub kubernetes: Arc<Kubernetes>,
     /// Vault and OpenBao, with the logins to them.
     pub vault: Arc<Vault>,
     /// The keys that open SOPS files.

@@ -664,6 +664,7 @@ mod tests {
             aws: Arc::default(),
             azure: Arc::default(),
             google: Arc::default(),
+            kubernetes: Arc::default(),
             vault: Arc::default(),
             keyring: Arc::default(),
             sops: OpenOptions::default(),

@@ -6,7 +6,7 @@ use crate::fault::{Class, Fault};
 use crate::refs::source::{Scheme, SchemeOption};
 use crate::refs::sources::{
     awskms, awssecrets, awsssm, azurekeyvault, doppler, echo, envsubst, file, gcpsecrets, gcs, gitlab, gkms,
-    httpjson, onepasswordconnect, s3, sops, tfstate, vault,
+    httpjson, k8s, onepasswordconnect, s3, sops, tfstate, vault,
 };
 
 /// Every scheme that can be resolved, by name.
@@ -24,6 +24,7 @@ pub const SCHEMES: &[&Scheme] = &[
     &gitlab::SCHEME,
     &gkms::SCHEME,
     &httpjson::SCHEME,
+    &k8s::SCHEME,
     &onepasswordconnect::SCHEME,
     &vault::OPENBAO,
     &s3::SCHEME,
@@ -46,7 +47,6 @@ const TO_COME: &[&str] = &[
     "conjur",
     "hcpvaultsecrets",
     "infisical",
-    "k8s",
     "oci",
     "op",
     "pulumistateapi",

@@ -248,6 +248,7 @@ mod tests {
             aws: Arc::new(crate::aws::Aws::new()),
             azure: Arc::default(),
             google: Arc::default(),
+            kubernetes: Arc::default(),
             vault: Arc::default(),
             keyring: Arc::default(),
             sops: OpenOptions::default(),

@@ -15,8 +15,8 @@ use crate::refs::resolve::{RefError, Resolver};
 use crate::refs::source::{Document, FetchError, Locator, Params, Scheme, Source};
 use crate::refs::sources::mock::{ambient, locator};
 use crate::refs::sources::{
-    awskms, awssecrets, awsssm, azurekeyvault, doppler, gcpsecrets, gitlab, httpjson, onepasswordconnect, s3,
-    tfstate, vault,
+    awskms, awssecrets, awsssm, azurekeyvault, doppler, gcpsecrets, gitlab, httpjson, k8s,
+    onepasswordconnect, s3, tfstate, vault,
 };
 use crate::scope::Scope;
 use crate::web::mock::{Mock, Request};
@@ -89,6 +89,14 @@ const BACKENDS: &[Backend] = &[
         path: "HOST/a",
         bodies: &[("/a", r#"{"a": "value"}"#)],
         document: r#"{"a": "value"}"#,
+    },
+    Backend {
+        scheme: &k8s::SCHEME,
+        variables: &[],
+        params: &[],
+        path: "v1/Secret/team/db/a",
+        bodies: &[("/api/v1/namespaces/team/secrets/db", r#"{"data": {"a": "dmFsdWU="}}"#)],
+        document: "value",
     },
     Backend {
         scheme: &onepasswordconnect::SCHEME,

@@ -9,6 +9,7 @@ use crate::aws::Aws;
 use crate::azure::Azure;
 use crate::environment::Environment;
 use crate::google::Google;
+use crate::kubernetes::Kubernetes;
 use crate::refs::ambient::Ambient;
 use crate::refs::source::{Document, FetchError, Locator};
 use crate::sops::open::OpenOptions;
@@ -56,6 +57,9 @@ pub(super) fn ambient(variables: &[(&str, &str)], addresses: &[&str]) -> Ambient
         aws: Arc::default(),
         azure: Arc::new(Azure::mocked(addresses.clone(), "STRONGROOM-MARKER-token")),
         google: Arc::new(Google::new(environment.clone())),
+        kubernetes: Arc::new(addresses.first().map_or_else(Kubernetes::default, |address| {
+            Kubernetes::mocked(&address.to_string(), "STRONGROOM-MARKER-token")
+        })),
         vault: Arc::new(Vault::new(environment, settings)),
         keyring: Arc::default(),
         sops: OpenOptions::default(),

@@ -19,6 +19,7 @@ pub(super) mod gkms;
 mod google;
 mod http;
 pub(super) mod httpjson;
+pub(super) mod k8s;
 #[cfg(test)]
 mod mock;
 mod objects;
