@@ -20,7 +20,7 @@ use support::repository::{Repository, copy};
 use support::tools::{tool, top};
 
 /// What is given after `base.yaml`.
-const OVERLAYS: [&str; 11] = [
+const OVERLAYS: [&str; 12] = [
     "age",
     "pgp",
     "aws-irsa",
@@ -28,6 +28,7 @@ const OVERLAYS: [&str; 11] = [
     "gke",
     "azure",
     "vault",
+    "kubernetes",
     "registry",
     "policy",
     "prometheus",

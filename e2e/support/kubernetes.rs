@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Secret, Service, ServiceAccount, Volume};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub fn assert_valid(object: &Json, name: &str) {
         ["v1", "Service"] => again::<Service>(object),
         ["v1", "ServiceAccount"] => again::<ServiceAccount>(object),
         ["apps/v1", "Deployment"] => again::<Deployment>(object),
+        ["rbac.authorization.k8s.io/v1", "Role"] => again::<Role>(object),
+        ["rbac.authorization.k8s.io/v1", "RoleBinding"] => again::<RoleBinding>(object),
         ["networking.k8s.io/v1", "NetworkPolicy"] => again::<NetworkPolicy>(object),
         ["monitoring.coreos.com/v1", "ServiceMonitor"] => again::<Custom<ServiceMonitor>>(object),
         ["monitoring.coreos.com/v1", "PrometheusRule"] => again::<Custom<PrometheusRule>>(object),
