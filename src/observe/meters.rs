@@ -106,6 +106,12 @@ impl Meters {
             "Renders, by result and the stage that they ended in; those that passed all ended in `done`",
             numbers.renders.clone(),
         );
+        // From zero on, so that a first denial is an increase, which an alert waits for.
+        for stage in Stage::ALL {
+            drop(
+                numbers.renders.get_or_create(&[("result", Class::Denied.label()), ("stage", stage.name())]),
+            );
+        }
         if by_app {
             registry.register(
                 "strongroom_app_renders",
@@ -351,6 +357,30 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
         }
         assert!(!text.contains("shop") && !text.contains("web"), "{text}");
+    }
+
+    #[test]
+    fn a_first_denial_is_an_increase() {
+        let mut registry = Registry::default();
+        let meters = Meters::register(&mut registry, false);
+        let denied = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let renders = text.lines().filter(|line| line.starts_with("strongroom_renders_total{"));
+            let mut renders: Vec<_> = renders.map(str::to_owned).collect();
+            renders.sort();
+            renders
+        };
+        let expected = |open: u8| {
+            let line = |stage: &str| {
+                let number = if stage == "open" { open } else { 0 };
+                format!(r#"strongroom_renders_total{{result="denied",stage="{stage}"}} {number}"#)
+            };
+            ["check", "helm", "open", "plan", "queue", "receive", "resolve"].map(line)
+        };
+        assert_eq!(denied(), expected(0));
+        meters.rendered("shop", None, Stage::Open, Some(Err(Class::Denied)));
+        assert_eq!(denied(), expected(1));
     }
 
     #[test]
