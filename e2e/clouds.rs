@@ -54,7 +54,8 @@ async fn answer(
     let text = |field: &str| STANDARD.decode(body[field].as_str().expect("base64")).expect("base64");
     let answer = match uri.path().strip_prefix(&format!("/v1/{GOOGLE_KEY}")) {
         Some(":encrypt") => {
-            json!({"ciphertext": STANDARD.encode([b"sealed", &text("plaintext")[..]].concat())})
+            let sealed = STANDARD.encode([b"sealed", &text("plaintext")[..]].concat());
+            json!({"ciphertext": sealed, "verifiedPlaintextCrc32c": body["plaintextCrc32c"].is_string()})
         }
         Some(":decrypt") => {
             decrypted.fetch_add(1, Ordering::Relaxed);
@@ -100,6 +101,32 @@ async fn files_that_sops_sealed_at_a_mock_of_google_kms_open_with_one_call() {
     let message = story().env("STRONGROOM_ALLOW_KEYS", "age").fails();
     assert!(message.contains(&format!("may not open SOPS key gcp_kms {GOOGLE_KEY}")), "{message}");
     assert_eq!(decrypted.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sops_opens_what_the_product_sealed_at_a_mock_of_google_kms() {
+    let (url, decrypted) = mock_google_kms().await;
+    let with_google =
+        |run: Run| run.env("SOPS_GCP_KMS_ENDPOINT", &url).env("GOOGLE_OAUTH_ACCESS_TOKEN", MARKER);
+    let repository = Repository::new();
+    repository.write("a.yaml", "password: test\n");
+    let encrypt = || with_google(strongroom()).directory(repository.path()).arg("encrypt");
+    let by_flag = encrypt().args(["--gcp-kms", GOOGLE_KEY, "a.yaml"]).ok();
+    let by_variable = encrypt().env("SOPS_GCP_KMS_IDS", GOOGLE_KEY).arg("a.yaml").ok();
+    repository.write(".sops.yaml", format!("creation_rules: [{{gcp_kms: {GOOGLE_KEY}}}]\n"));
+    let by_rule = encrypt().arg("a.yaml").ok();
+    let groups =
+        format!("creation_rules: [{{key_groups: [{{gcp_kms: [{{resource_id: {GOOGLE_KEY}}}]}}]}}]\n");
+    repository.write(".sops.yaml", groups);
+    let by_group = encrypt().arg("a.yaml").ok();
+    for (number, sealed) in [by_flag, by_variable, by_rule, by_group].iter().enumerate() {
+        repository.write("sealed.yaml", sealed);
+        let open = with_google(sops()).env("SOPS_GCP_KMS_CLIENT_TYPE", "rest").directory(repository.path());
+        assert_eq!(open.args(["decrypt", "sealed.yaml"]).ok(), "password: test\n");
+        assert_eq!(decrypted.load(Ordering::Relaxed), number + 1);
+    }
+    let message = encrypt().env("GOOGLE_OAUTH_ACCESS_TOKEN", "other").arg("a.yaml").fails();
+    assert!(message.contains(&format!("gcp_kms {GOOGLE_KEY}: Google KMS says HTTP 401")), "{message}");
 }
 
 const AZURE_SECRETS: &[(&str, &str)] = &[
@@ -160,6 +187,48 @@ fn files_that_sops_sealed_at_a_mock_of_azure_open_with_one_login_and_one_call() 
     let message = story().envs(MockAzure::client_secret()).env("AZURE_CLIENT_SECRET", "other").fails();
     let why = "no Azure credentials by AZURE_CLIENT_SECRET: it says HTTP 401 AADSTS7000215";
     assert!(message.contains(why) && !message.contains("other"), "{message}");
+}
+
+#[test]
+fn sops_opens_what_the_product_sealed_at_a_mock_of_azure_to_the_version_that_is_the_newest() {
+    let azure = MockAzure::start(AZURE_SECRETS);
+    let with_azure = |run: Run| run.envs(azure.environment()).envs(MockAzure::client_secret());
+    let repository = Repository::new();
+    repository.write("a.yaml", "password: test\n");
+    let encrypt = || with_azure(strongroom()).directory(repository.path()).arg("encrypt");
+    let newest = "0123456789abcdef0123456789abcdef";
+    let (bare, whole) = (format!("https://{VAULT}/keys/k"), format!("https://{VAULT}/keys/k/{newest}"));
+    let rule = format!("creation_rules: [{{azure_keyvault: '{bare}/'}}]\n");
+    let group = format!(
+        "creation_rules: [{{key_groups: [{{azure_keyvault: [{{vaultUrl: 'https://{VAULT}', key: k}}]}}]}}]\n"
+    );
+    let lookups = || azure.asked(&format!("GET {VAULT}/keys/k"));
+    for (arguments, variable, rules, looked_up) in [
+        (&["--azure-kv", &*bare][..], "", "", 1),
+        (&["--azure-kv", &whole], "", "", 0),
+        (&[], &*bare, "", 1),
+        (&[], "", &*rule, 1),
+        (&[], "", &*group, 1),
+    ] {
+        repository.write(".sops.yaml", rules);
+        let before = lookups();
+        let sealed = encrypt().env("SOPS_AZURE_KEYVAULT_URLS", variable).args(arguments).arg("a.yaml").ok();
+        assert_eq!(lookups() - before, looked_up, "{arguments:?} {rules}");
+        let metadata =
+            format!("name: k\n          vault_url: https://{VAULT}\n          version: {newest}\n");
+        assert!(sealed.contains(&metadata), "{sealed}");
+        repository.write("sealed.yaml", sealed);
+        let open = with_azure(sops()).directory(repository.path()).args(["decrypt", "sealed.yaml"]);
+        assert_eq!(open.ok(), "password: test\n");
+    }
+    // A flag is the person's own word; a rule is not.
+    let elsewhere = || encrypt().env("STRONGROOM_ALLOW_ADDRESSES", "https://other.example");
+    let message = elsewhere().arg("a.yaml").fails();
+    let why = format!("https://{VAULT} is not an address that the operator names");
+    assert!(message.contains(&why), "{message}");
+    elsewhere().args(["--azure-kv", &bare, "a.yaml"]).ok();
+    let message = encrypt().args(["--azure-kv", &format!("https://{VAULT}/keys/k/0f"), "a.yaml"]).fails();
+    assert!(message.contains("Azure Key Vault says HTTP 404 NotFound"), "{message}");
 }
 
 #[test]

@@ -13,8 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::FutureExt as _;
 use regex::Regex;
 use reqwest::RequestBuilder;
-use serde::{Deserialize, Deserializer};
-use serde_json::json;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -50,11 +49,29 @@ pub struct Azure {
     limit: Semaphore,
 }
 
+/// What a key is used on.
+#[derive(Serialize)]
+struct Operand<'a> {
+    alg: &'static str,
+    value: &'a str,
+}
+
 /// A value of an answer.
 #[derive(Deserialize)]
 struct Valued {
     #[serde(deserialize_with = "secret")]
     value: Secret<String>,
+}
+
+/// A key of an answer.
+#[derive(Deserialize)]
+struct Keyed {
+    key: Identified,
+}
+
+#[derive(Deserialize)]
+struct Identified {
+    kid: String,
 }
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret<String>, D::Error> {
@@ -101,15 +118,47 @@ impl Azure {
         version: &str,
         ciphertext: &[u8],
     ) -> Result<Secret<Vec<u8>>, AzureError> {
+        self.operate(vault, [key, version, "decrypt"], ciphertext).await
+    }
+
+    /// What `key` of `vault` encrypts to by RSA-OAEP with SHA-256.
+    pub async fn encrypt(
+        &self,
+        vault: &Address,
+        key: &str,
+        version: &str,
+        plaintext: &Secret<Vec<u8>>,
+    ) -> Result<Vec<u8>, AzureError> {
+        let ciphertext = self.operate(vault, [key, version, "encrypt"], plaintext.expose()).await?;
+        Ok(ciphertext.expose().clone())
+    }
+
+    /// The version that is the newest of `key` now.
+    pub async fn newest(&self, vault: &Address, key: &str) -> Result<String, AzureError> {
+        named("key", key)?;
+        let url = url(vault, &["keys", key]);
+        let answer = self.ask(vault, |client| client.get(url)).await?;
+        let keyed = serde_json::from_slice::<Keyed>(answer.expose()).map_err(|_| AzureError::unreadable())?;
+        let version = keyed.key.kid.rsplit('/').next().filter(|version| NAME.is_match(version));
+        version.map(str::to_owned).ok_or_else(AzureError::unreadable)
+    }
+
+    async fn operate(
+        &self,
+        vault: &Address,
+        [key, version, action]: [&str; 3],
+        input: &[u8],
+    ) -> Result<Secret<Vec<u8>>, AzureError> {
         named("key", key)?;
         if !version.is_empty() {
             named("version", version)?;
         }
-        let body = json!({ "alg": "RSA-OAEP-256", "value": URL_SAFE_NO_PAD.encode(ciphertext) });
-        let url = url(vault, &["keys", key, version, "decrypt"]);
-        let plaintext = self.ask(vault, |client| client.post(url).json(&body)).await?;
-        let plaintext = URL_SAFE_NO_PAD.decode(plaintext.expose().trim_end_matches('='));
-        plaintext.map(Secret::new).map_err(|_| AzureError::unreadable())
+        let input = Secret::new(URL_SAFE_NO_PAD.encode(input));
+        let body = Operand { alg: "RSA-OAEP-256", value: input.expose() };
+        let url = url(vault, &["keys", key, version, action]);
+        let output = self.value(vault, |client| client.post(url).json(&body)).await?;
+        let output = URL_SAFE_NO_PAD.decode(output.expose().trim_end_matches('='));
+        output.map(Secret::new).map_err(|_| AzureError::unreadable())
     }
 
     /// The value of a secret; without a version the newest.
@@ -125,24 +174,30 @@ impl Azure {
         }
         let path: Vec<_> = ["secrets", name].into_iter().chain(version).collect();
         let url = url(vault, &path);
-        self.ask(vault, |client| client.get(url)).await
+        self.value(vault, |client| client.get(url)).await
+    }
+
+    async fn value(
+        &self,
+        vault: &Address,
+        request: impl FnOnce(reqwest::Client) -> RequestBuilder,
+    ) -> Result<Secret<String>, AzureError> {
+        let answer = self.ask(vault, request).await?;
+        let valued = serde_json::from_slice::<Valued>(answer.expose());
+        valued.map(|valued| valued.value).map_err(|_| AzureError::unreadable())
     }
 
     async fn ask(
         &self,
         vault: &Address,
         request: impl FnOnce(reqwest::Client) -> RequestBuilder,
-    ) -> Result<Secret<String>, AzureError> {
+    ) -> Result<Secret<Vec<u8>>, AzureError> {
         let client = self.clients.to(vault.url()).map_err(|error| AzureError::of(&error))?;
         let scope = scope(vault);
         let bearer = || self.login.bearer(&scope, &self.clients).boxed();
         let forget = || self.login.forget(&scope).boxed();
         let answer = web::send_as(request(client), &self.limit, bearer, forget, AzureError::of).await?;
-        if answer.status != 200 {
-            return Err(AzureError::refused(&answer));
-        }
-        let valued = serde_json::from_slice::<Valued>(answer.body.expose());
-        valued.map(|valued| valued.value).map_err(|_| AzureError::unreadable())
+        if answer.status == 200 { Ok(answer.body) } else { Err(AzureError::refused(&answer)) }
     }
 }
 

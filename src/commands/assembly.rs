@@ -115,21 +115,12 @@ pub(super) fn renderer(
         check_files(operator, environment)?;
     }
     let policy: Arc<dyn Authorise> = Arc::new(policy(operator, trust)?);
-    let aws = Arc::new(Aws::new());
     let addresses = addresses(operator, environment)?;
-    let settings = Settings { addresses: addresses.clone(), home: trust == Trust::Person };
-    let vault = Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone()));
-    let google = Arc::new(Google::new(environment.clone()));
-    let azure = Arc::new(Azure::new(environment.clone(), addresses.clone(), trust == Trust::Person));
+    let clouds = Clouds::new(trust, environment, &addresses);
+    let keyring = Arc::new(keyring(operator, trust, environment, &policy, clouds.holders())?);
     let clusters = kubernetes::Settings { person: trust == Trust::Person, ..kubernetes::Settings::default() };
-    let services: [Arc<dyn KeyUnwrap>; 4] = [
-        Arc::new(Kms::new(aws.clone())),
-        Arc::new(GcpKms::new(google.clone())),
-        Arc::new(AzureKeyVault::new(azure.clone())),
-        Arc::new(Transit::new(vault.clone())),
-    ];
-    let keyring = Arc::new(keyring(operator, trust, environment, &policy, services)?);
     let sops = OpenOptions { ignore_mac: operator.ignore_mac };
+    let Clouds { aws, azure, google, vault } = clouds;
     let ambient = Ambient {
         environment: environment.clone(),
         addresses,
@@ -161,11 +152,57 @@ pub(super) fn renderer(
     })
 }
 
-/// Everything that seals data keys.
-pub(super) fn wrappers(operator: &Operator, environment: &Environment) -> Wrappers {
+/// Everything that seals data keys for the person at the terminal, at the operator's addresses and those of the `named` keys,
+/// which the person named, and no repository.
+pub(super) fn wrappers(
+    operator: &Operator,
+    environment: &Environment,
+    named: &[SealedKey],
+) -> Result<Wrappers, AssemblyError> {
+    let mut addresses = addresses(operator, environment)?;
+    addresses.extend(named.iter().filter_map(SealedKey::address).filter_map(|address| address.parse().ok()));
+    let Clouds { aws, azure, google, vault } = Clouds::new(Trust::Person, environment, &addresses);
     let pgp = folder::recipients_of(&operator.keys_dir, Gpg::find(environment));
-    let age = AgeRecipients { plugins: Some(Plugins::of(environment)) };
-    Wrappers::new(vec![Arc::new(age), Arc::new(pgp)])
+    Ok(Wrappers::new(vec![
+        Arc::new(AgeRecipients { plugins: Some(Plugins::of(environment)) }),
+        Arc::new(pgp),
+        Arc::new(Kms::new(aws)),
+        Arc::new(GcpKms::new(google)),
+        Arc::new(AzureKeyVault::new(azure)),
+        Arc::new(Transit::new(vault)),
+    ]))
+}
+
+/// Logins and connections, shared by all that asks the same service.
+struct Clouds {
+    aws: Arc<Aws>,
+    azure: Arc<Azure>,
+    google: Arc<Google>,
+    vault: Arc<Vault>,
+}
+
+impl Clouds {
+    /// Those of an operator who names `addresses`.
+    fn new(trust: Trust, environment: &Environment, addresses: &[Address]) -> Self {
+        let (aws, person) = (Arc::new(Aws::new()), trust == Trust::Person);
+        let settings = Settings { addresses: addresses.to_vec(), home: person };
+        Self {
+            azure: Arc::new(Azure::new(environment.clone(), addresses.to_vec(), person)),
+            google: Arc::new(Google::new(environment.clone())),
+            vault: Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone())),
+            aws,
+        }
+    }
+
+    /// The key services among them.
+    fn holders(&self) -> [Arc<dyn KeyUnwrap>; 4] {
+        [
+            Arc::new(Kms::new(self.aws.clone())),
+            Arc::new(GcpKms::new(self.google.clone())),
+            Arc::new(AzureKeyVault::new(self.azure.clone())),
+            Arc::new(Transit::new(self.vault.clone())),
+        ]
+    }
 }
 
 fn policy(operator: &Operator, trust: Trust) -> Result<AllowList, AssemblyError> {

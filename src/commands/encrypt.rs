@@ -4,14 +4,16 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::commands::files::{self, Content};
-use crate::commands::{Failure, input_of_sops};
+use crate::commands::{Failure, assembly, input_of_sops};
+use crate::config::Operator;
 use crate::config::authoring::{self, Encrypt};
+use crate::environment::Environment;
 use crate::secret::Secret;
 use crate::sops::cipher::Cipher;
 use crate::sops::creation::{Config, Creation, CreationError};
 use crate::sops::file::FileFormat;
+use crate::sops::keys::SealedKey;
 use crate::sops::keys::wrap::{Wrappers, new_data_key};
-use crate::sops::keys::{SealedKey, named};
 use crate::sops::open::ValueError;
 use crate::sops::rules::Stated;
 use crate::sops::seal::{self, Envelope, Indent, SealError};
@@ -20,7 +22,11 @@ use crate::sops::seal::{self, Envelope, Indent, SealError};
 const FOLDERS_UP: usize = 100;
 
 /// The encrypted file, or nothing where it was written.
-pub(super) async fn run(args: &Encrypt, wrappers: &Wrappers) -> Result<Secret<Vec<u8>>, Failure> {
+pub(super) async fn run(
+    args: &Encrypt,
+    operator: &Operator,
+    environment: &Environment,
+) -> Result<Secret<Vec<u8>>, Failure> {
     let stdin = args.file == Path::new("-");
     if stdin && (args.in_place || args.filename_override.is_none()) {
         let reason = "stdin has no name\nhelp: say --filename-override NAME, and not --in-place";
@@ -31,7 +37,10 @@ pub(super) async fn run(args: &Encrypt, wrappers: &Wrappers) -> Result<Secret<Ve
     let format = args.input_type.as_deref().and_then(FileFormat::named);
     let format =
         format.or_else(|| FileFormat::of_name(&name.to_string_lossy())).unwrap_or(FileFormat::Binary);
-    let sealed = sealed(bytes.expose(), &name, format, &args.creation, wrappers).await?;
+    let named = named_keys(&args.creation)?;
+    let wrappers = assembly::wrappers(operator, environment, &named)?;
+    let sealed = sealed(bytes.expose(), &name, format, envelope(&name, &args.creation, named)?, &wrappers);
+    let sealed = sealed.await?;
     let path = if args.in_place { Some(&args.file) } else { args.output.as_ref() };
     files::give(sealed, path, Content::Ciphertext)
 }
@@ -41,11 +50,10 @@ async fn sealed(
     bytes: &[u8],
     name: &Path,
     format: FileFormat,
-    args: &authoring::Creation,
+    envelope: Envelope,
     wrappers: &Wrappers,
 ) -> Result<Secret<Vec<u8>>, Failure> {
     let doing = || format!("encrypt {}", name.display());
-    let envelope = envelope(name, args)?;
     // What cannot be encrypted is told before any key service is asked.
     let data_key = new_data_key().map_err(|error| Failure::of(doing(), &error))?;
     let cipher = Cipher::new(&data_key).map_err(|error| Failure::of(doing(), &SealError::from(error)))?;
@@ -84,11 +92,11 @@ fn plain_name(path: &Path) -> PathBuf {
     }
 }
 
-/// What flags say of the file `name`, and else the rule of `.sops.yaml`.
-fn envelope(name: &Path, args: &authoring::Creation) -> Result<Envelope, Failure> {
-    let named = named_keys(args).map_err(|error| Failure::of("encrypt", &error))?;
+/// What flags say of the file `name`, where they have `named` keys too, and else the rule of `.sops.yaml`.
+fn envelope(name: &Path, args: &authoring::Creation, named: Vec<SealedKey>) -> Result<Envelope, Failure> {
     let said = stated(args);
-    let (rule, indent) = match (rule_of(name, args.config.as_ref()), named.is_empty()) {
+    let context = args.keys.context().map_err(|error| Failure::of("encrypt", &error))?;
+    let (rule, indent) = match (rule_of(name, args.config.as_ref(), context), named.is_empty()) {
         // What flags say suffices.
         (Err((CreationError::NoRule { .. }, _)), false) => (None, Indent::default()),
         (rule, _) => rule.map_err(unusable)?,
@@ -127,13 +135,11 @@ fn stated(args: &authoring::Creation) -> Option<Stated> {
         .find_map(|(field, text)| Some(Stated { field, text: text.clone().filter(|text| !text.is_empty())? }))
 }
 
-fn named_keys(args: &authoring::Creation) -> Result<Vec<SealedKey>, named::NameError> {
-    let names = |list: &'_ Option<String>| list.clone().unwrap_or_default();
-    let mut keys: Vec<_> = named::list(&names(&args.pgp)).map(named::pgp).collect();
-    for name in named::list(&names(&args.age)) {
-        keys.push(named::age(name)?);
-    }
-    Ok(keys)
+/// The keys of flags and variables, with the exit code of sops for a context that is none.
+fn named_keys(args: &authoring::Creation) -> Result<Vec<SealedKey>, Failure> {
+    let failed = |error| Failure::of("encrypt", &error);
+    args.keys.context().map_err(|error| Failure { code: 6, ..failed(error) })?;
+    args.keys.named().map_err(failed)
 }
 
 type Found = (Option<Creation>, Indent);
@@ -158,10 +164,11 @@ fn config(named: Option<&PathBuf>) -> Result<Option<(PathBuf, Config)>, Unusable
     Ok(Some((path, config)))
 }
 
-/// The rule for the file `name`, where there is a configuration.
-fn rule_of(name: &Path, named: Option<&PathBuf>) -> Result<Found, Unusable> {
+/// The rule for the file `name`, where there is a configuration. Its keys of AWS KMS get this encryption context.
+fn rule_of(name: &Path, named: Option<&PathBuf>, context: Vec<(String, String)>) -> Result<Found, Unusable> {
     let Some((path, config)) = config(named)? else { return Ok(Found::default()) };
     let failed = |error| (error, path.clone());
+    let config = config.with_context(context);
     let (config_path, file) = (absolute(&path), absolute(name));
     let relative = config_path.parent().and_then(|folder| file.strip_prefix(folder).ok()).unwrap_or(&file);
     let rule = config.rule_for(&relative.to_string_lossy()).map_err(failed)?;

@@ -159,7 +159,7 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
             terminal.watch(&observer, explain::run(&args, &renderer, &observer, terminal)).await
         }
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
-        Command::Encrypt(args) => encrypt::run(&args, &assembly::wrappers(&operator, &environment)).await,
+        Command::Encrypt(args) => encrypt::run(&args, &operator, &environment).await,
         Command::Set(args) => amend::set(&args, &renderer(Trust::Person)?).await,
         Command::Unset(args) => amend::unset(&args, &renderer(Trust::Person)?).await,
         Command::Resolve(args) => {

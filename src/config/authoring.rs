@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::sops::file::FileFormat;
+use crate::sops::keys::named::NameError;
+use crate::sops::keys::{SealedKey, named};
 
 const ENCRYPT_EXAMPLES: &str = "\
 Examples:
@@ -110,18 +112,70 @@ pub struct Unset {
     pub idempotent: bool,
 }
 
-/// With which keys, and what of a file, is encrypted. Keys that are named here are used instead of those of the rule.
+/// Master keys, by lists of their names.
 #[derive(Args, Debug)]
-pub struct Creation {
-    /// The configuration with the creation rules; by default the nearest .sops.yaml of this folder and those above it.
-    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+pub struct Keys {
     /// age recipients or SSH public keys, comma-separated.
     #[arg(short, long, env = "SOPS_AGE_RECIPIENTS", value_name = "LIST")]
     pub age: Option<String>,
     /// Fingerprints of OpenPGP keys, comma-separated; their public halves are in the keys folder or known to gpg.
     #[arg(short, long, env = "SOPS_PGP_FP", value_name = "LIST")]
     pub pgp: Option<String>,
+    /// ARNs of keys of AWS KMS, comma-separated; behind one may stand `+` and the ARN of a role to assume.
+    #[arg(short, long, env = "SOPS_KMS_ARN", value_name = "LIST")]
+    pub kms: Option<String>,
+    /// Profile of the AWS configuration for the keys of --kms.
+    #[arg(long, value_name = "NAME")]
+    pub aws_profile: Option<String>,
+    /// Encryption context for keys of AWS KMS: `name:value`, comma-separated. Keys of `key_groups` have their own.
+    #[arg(long, value_name = "LIST")]
+    pub encryption_context: Option<String>,
+    /// Keys of Google Cloud KMS, `projects/…/cryptoKeys/…`, comma-separated.
+    #[arg(long, env = "SOPS_GCP_KMS_IDS", value_name = "LIST")]
+    pub gcp_kms: Option<String>,
+    /// Keys of Azure Key Vault, `https://VAULT/keys/NAME/VERSION`, comma-separated; without a version it is the newest.
+    #[arg(long, env = "SOPS_AZURE_KEYVAULT_URLS", value_name = "LIST")]
+    pub azure_kv: Option<String>,
+    /// Keys of transit of Vault or OpenBao, `https://VAULT/v1/ENGINE/keys/NAME`, comma-separated.
+    #[arg(long, env = "SOPS_VAULT_URIS", value_name = "LIST")]
+    pub hc_vault_transit: Option<String>,
+}
+
+impl Keys {
+    /// All that are named.
+    pub fn named(&self) -> Result<Vec<SealedKey>, NameError> {
+        fn names(list: &Option<String>) -> &str {
+            list.as_deref().unwrap_or_default()
+        }
+        named::Lists {
+            age: names(&self.age),
+            pgp: names(&self.pgp),
+            kms: names(&self.kms),
+            context: &self.context()?,
+            profile: self.aws_profile.as_deref(),
+            gcp_kms: names(&self.gcp_kms),
+            hckms: "",
+            azure: names(&self.azure_kv),
+            transit: names(&self.hc_vault_transit),
+        }
+        .keys()
+    }
+
+    /// The encryption context for keys of AWS KMS.
+    pub fn context(&self) -> Result<Vec<(String, String)>, NameError> {
+        named::context(self.encryption_context.as_deref().unwrap_or_default())
+    }
+}
+
+/// With which keys, and what of a file, is encrypted. Keys that are named here are used instead of those of the rule.
+#[derive(Args, Debug)]
+pub struct Creation {
+    /// The configuration with the creation rules; by default the nearest .sops.yaml of this folder and those above it.
+    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The keys.
+    #[command(flatten)]
+    pub keys: Keys,
     /// Encrypt all but what is below keys with this suffix; `_unencrypted` where nothing else is said.
     #[arg(long, value_name = "SUFFIX", group = "rule")]
     pub unencrypted_suffix: Option<String>,

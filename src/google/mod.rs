@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures::future::FutureExt as _;
 use regex::Regex;
 use reqwest::{Client, RequestBuilder};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use url::Url;
@@ -91,6 +91,23 @@ struct Decrypted {
     plaintext_crc32c: Option<String>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Plaintext<'a> {
+    plaintext: &'a str,
+    plaintext_crc32c: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Encrypted {
+    ciphertext: String,
+    ciphertext_crc32c: Option<String>,
+    /// Left out where it is false.
+    #[serde(default)]
+    verified_plaintext_crc32c: bool,
+}
+
 impl Google {
     /// Reads nothing yet.
     pub fn new(environment: Environment) -> Self {
@@ -104,9 +121,6 @@ impl Google {
 
     /// What Cloud KMS decrypts with `key`, `projects/…/cryptoKeys/…`.
     pub async fn decrypt(&self, key: &str, ciphertext: &[u8]) -> Result<Secret<Vec<u8>>, GoogleError> {
-        if !KEY.is_match(key) {
-            return Err(GoogleError::new(Class::Invalid, "not the name of a key of Google KMS"));
-        }
         if ciphertext.len() > CIPHERTEXT_LIMIT {
             return Err(GoogleError::new(Class::Invalid, "the ciphertext is too large"));
         }
@@ -114,12 +128,41 @@ impl Google {
             "ciphertext": STANDARD.encode(ciphertext),
             "ciphertextCrc32c": crc32c(ciphertext).to_string(),
         });
-        let path = format!("v1/{key}:decrypt");
-        let (client, url) = self.at(&KMS, path.split('/'))?;
-        let answer = self.ask(&KMS, client.post(url).json(&body)).await?;
+        let answer = self.ask_kms(key, "decrypt", &body).await?;
         let decrypted: Decrypted =
             serde_json::from_slice(answer.expose()).map_err(|_| GoogleError::unreadable(&KMS))?;
         checked(&KMS, &Secret::new(decrypted.plaintext), decrypted.plaintext_crc32c.as_deref())
+    }
+
+    /// What Cloud KMS encrypts `plaintext` to with `key`.
+    pub async fn encrypt(&self, key: &str, plaintext: &Secret<Vec<u8>>) -> Result<Vec<u8>, GoogleError> {
+        let text = Secret::new(STANDARD.encode(plaintext.expose()));
+        let crc = crc32c(plaintext.expose()).to_string();
+        let body = Plaintext { plaintext: text.expose(), plaintext_crc32c: crc };
+        let answer = self.ask_kms(key, "encrypt", &body).await?;
+        let encrypted: Encrypted =
+            serde_json::from_slice(answer.expose()).map_err(|_| GoogleError::unreadable(&KMS))?;
+        if !encrypted.verified_plaintext_crc32c {
+            let reason = "Google KMS did not see whether what it encrypted was damaged on its way";
+            return Err(GoogleError::new(Class::Unavailable, reason));
+        }
+        let ciphertext = Secret::new(encrypted.ciphertext);
+        let ciphertext = checked(&KMS, &ciphertext, encrypted.ciphertext_crc32c.as_deref())?;
+        Ok(ciphertext.expose().clone())
+    }
+
+    async fn ask_kms(
+        &self,
+        key: &str,
+        action: &str,
+        body: &impl Serialize,
+    ) -> Result<Secret<Vec<u8>>, GoogleError> {
+        if !KEY.is_match(key) {
+            return Err(GoogleError::new(Class::Invalid, "not the name of a key of Google KMS"));
+        }
+        let path = format!("v1/{key}:{action}");
+        let (client, url) = self.at(&KMS, path.split('/'))?;
+        self.ask(&KMS, client.post(url).json(body)).await
     }
 
     /// What `service` has at `path`, in segments.

@@ -29,6 +29,7 @@ pub struct Creation {
 #[derive(Debug)]
 pub struct Config {
     rules: Option<Vec<Value>>,
+    context: Vec<(String, String)>,
     /// How metadata is laid out.
     pub indent: Indent,
 }
@@ -51,7 +52,13 @@ impl Config {
             },
         };
         let indent = Indent { yaml: indent("yaml", 0)?, json_binary: indent("json_binary", -1)? };
-        Ok(Self { rules, indent })
+        Ok(Self { rules, context: Vec::new(), indent })
+    }
+
+    /// With an encryption context for the keys `kms` of rules that have no `key_groups`, which say their own.
+    #[must_use]
+    pub fn with_context(self, context: Vec<(String, String)>) -> Self {
+        Self { context, ..self }
     }
 
     /// The rule for the file at `path`, from the folder of the configuration on. `None`: it has no rules at all.
@@ -65,14 +72,14 @@ impl Config {
                 None => return Err(CreationError::Pattern { pattern: pattern.to_owned() }),
             };
             if matches {
-                return creation(rule).map(Some);
+                return creation(rule, &self.context).map(Some);
             }
         }
         Err(CreationError::NoRule { path: path.to_owned() })
     }
 }
 
-fn creation(rule: &Value) -> Result<Creation, CreationError> {
+fn creation(rule: &Value, context: &[(String, String)]) -> Result<Creation, CreationError> {
     let mut stated = Vec::new();
     for field in Stated::FIELDS {
         if let Some(text) = text(rule, field)?.filter(|text| !text.is_empty()) {
@@ -87,36 +94,31 @@ fn creation(rule: &Value) -> Result<Creation, CreationError> {
         Some(text) => Some(text.parse().map_err(|_| CreationError::kind("shamir_threshold", "a number"))?),
     };
     Ok(Creation {
-        groups: groups(rule)?,
+        groups: groups(rule, context)?,
         threshold: threshold.filter(|threshold| *threshold > 0),
         rule: stated.pop(),
         mac_only_encrypted: matches!(field(rule, "mac_only_encrypted"), Some(Value::Bool(true))),
     })
 }
 
-fn groups(rule: &Value) -> Result<Vec<Vec<SealedKey>>, CreationError> {
+fn groups(rule: &Value, context: &[(String, String)]) -> Result<Vec<Vec<SealedKey>>, CreationError> {
     let groups = items(rule, "key_groups")?;
     if !groups.is_empty() {
         return groups.iter().map(|entry| Ok(distinct(group(entry)?))).collect();
     }
-    let profile = text(rule, "aws_profile")?;
-    let mut keys = Vec::new();
-    for name in names(rule, "age")? {
-        keys.push(named::age(&name)?);
-    }
-    keys.extend(names(rule, "pgp")?.iter().map(|name| named::pgp(name)));
-    keys.extend(names(rule, "kms")?.iter().map(|name| named::kms(name, &[], profile)));
-    keys.extend(names(rule, "gcp_kms")?.iter().map(|name| named::gcp_kms(name)));
-    for name in names(rule, "hckms")? {
-        keys.push(named::hckms(&name)?);
-    }
-    for name in names(rule, "azure_keyvault")? {
-        keys.push(named::azure(&name)?);
-    }
-    for name in names(rule, "hc_vault_transit_uri")? {
-        keys.push(named::transit(&name)?);
-    }
-    Ok(vec![keys])
+    let list = |name| names(rule, name).map(|names| names.join(","));
+    let lists = named::Lists {
+        age: &list("age")?,
+        pgp: &list("pgp")?,
+        kms: &list("kms")?,
+        context,
+        profile: text(rule, "aws_profile")?,
+        gcp_kms: &list("gcp_kms")?,
+        hckms: &list("hckms")?,
+        azure: &list("azure_keyvault")?,
+        transit: &list("hc_vault_transit_uri")?,
+    };
+    Ok(vec![lists.keys()?])
 }
 
 /// One of `key_groups`, with the groups that it merges.
@@ -314,7 +316,11 @@ stores: {yaml: {indent: 2}, json_binary: {indent: -1}}
         }
         let config = Config::parse(RULES).unwrap();
         assert_eq!(config.indent, Indent { yaml: Some(2), json_binary: None });
-        let creation = config.rule_for("a.env").unwrap().unwrap();
+        let creation =
+            config.with_context(vec![("x".into(), "y".into())]).rule_for("a.env").unwrap().unwrap();
+        let SealedKey::Kms { role, context, profile, .. } = &creation.groups[1][1] else { panic!() };
+        assert_eq!((role.as_deref(), profile.as_deref()), (Some("arn:role"), Some("p")));
+        assert_eq!(context, &[("a".to_owned(), "b".to_owned())]);
         assert_eq!(creation.threshold, Some(2));
         assert_eq!(creation.rule.unwrap().field, "encrypted_regex");
     }

@@ -23,13 +23,12 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use zeroize::Zeroize;
 
 use crate::aws::{self, Aws};
 use crate::environment::Environment;
 use crate::fault::Class;
 use crate::secret::Secret;
-use crate::vault::{Brand, Connection, VaultError, read};
+use crate::vault::{Body, Brand, Connection, VaultError, read};
 use crate::web::Answer;
 
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -86,21 +85,6 @@ pub(super) enum Request {
         path: Vec<String>,
         body: Secret<Body>,
     },
-}
-
-/// JSON that is wiped.
-pub(super) struct Body(pub(super) Json);
-
-impl Zeroize for Body {
-    fn zeroize(&mut self) {
-        if let Json::Object(fields) = &mut self.0 {
-            for (_, value) in fields {
-                if let Json::String(text) = value {
-                    text.zeroize();
-                }
-            }
-        }
-    }
 }
 
 /// The environment, by the names of one brand.

@@ -18,6 +18,7 @@ use reqwest::{Client, Method};
 use serde_json::Value as Json;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore};
 use tokio::task::AbortHandle;
+use zeroize::Zeroize;
 
 use crate::address::{self, Address, AddressError};
 use crate::aws::Aws;
@@ -307,6 +308,21 @@ impl<'a> Call<'a> {
     #[must_use]
     pub const fn version(self, version: Option<&'a str>) -> Self {
         Self { version, ..self }
+    }
+}
+
+/// JSON whose texts are wiped.
+pub struct Body(pub Json);
+
+impl Zeroize for Body {
+    fn zeroize(&mut self) {
+        if let Json::Object(fields) = &mut self.0 {
+            for (_, value) in fields {
+                if let Json::String(text) = value {
+                    text.zeroize();
+                }
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Google Cloud KMS (`gcp_kms`): one `decrypt` per data key, of the key that the file names.
+//! Google Cloud KMS (`gcp_kms`): one `decrypt` or `encrypt` per data key, of the key that the file names.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 
 use crate::fault::Class;
 use crate::google::{Google, GoogleError};
+use crate::sops::keys::wrap::KeyWrap;
 use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 
 /// A sealed data key has about a hundred bytes.
@@ -44,6 +45,21 @@ impl KeyUnwrap for GcpKms {
     }
 }
 
+impl KeyWrap for GcpKms {
+    fn wrap_key<'a>(
+        &'a self,
+        key: &'a SealedKey,
+        data_key: &'a DataKey,
+    ) -> BoxFuture<'a, Option<Result<String, UnwrapError>>> {
+        async move {
+            let SealedKey::GcpKms { resource_id, .. } = key else { return None };
+            let sealed = self.google.encrypt(resource_id, data_key).await;
+            Some(sealed.map(|sealed| STANDARD.encode(sealed)).map_err(UnwrapError::from))
+        }
+        .boxed()
+    }
+}
+
 impl From<GoogleError> for UnwrapError {
     fn from(error: GoogleError) -> Self {
         Self::new(error.class, error.reason)
@@ -59,6 +75,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::secret::Secret;
     use crate::web::mock::{Mock, Request};
 
     const KEY: &str = "projects/p-1/locations/global/keyRings/r/cryptoKeys/k";
@@ -82,6 +99,44 @@ mod tests {
             "shut" => (403, r#"{"error": {"status": "PERMISSION_DENIED"}}"#.into()),
             "odd" => (200, "STRONGROOM-MARKER".into()),
             _ => (400, "STRONGROOM-MARKER".into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn data_keys_are_sealed_by_a_mock_that_says_that_it_saw_them_whole() {
+        let mock = Mock::start(|request| {
+            assert_eq!(request.path, format!("/v1/{KEY}:encrypt"));
+            let body: Json = serde_json::from_str(&request.body).unwrap();
+            assert_eq!(body, json!({"plaintext": "YQ==", "plaintextCrc32c": "3251651376"}));
+            let answer = |crc: &str| {
+                json!({"ciphertext": STANDARD.encode("123456789"), "ciphertextCrc32c": crc,
+                    "verifiedPlaintextCrc32c": true})
+            };
+            match request.number {
+                1 => (200, answer("3808858755").to_string()),
+                2 => (200, answer("3808858756").to_string()),
+                3 => (200, json!({"ciphertext": "YQ=="}).to_string()),
+                4 => (200, json!({"plaintext": "STRONGROOM-MARKER"}).to_string()),
+                _ => (403, r#"{"error": {"status": "PERMISSION_DENIED"}}"#.into()),
+            }
+        })
+        .await;
+        let variables = [
+            ("SOPS_GCP_KMS_ENDPOINT", mock.url.as_str()),
+            ("GOOGLE_OAUTH_ACCESS_TOKEN", "STRONGROOM-MARKER"),
+        ];
+        let kms = GcpKms::new(Arc::new(Google::new(variables.into_iter().collect())));
+        let (resource_id, enc, data_key) = (KEY.to_owned(), String::new(), Secret::new(b"a".to_vec()));
+        let key = SealedKey::GcpKms { resource_id, enc };
+        for expected in [
+            Ok("MTIzNDU2Nzg5"),
+            Err("what Google KMS gave was damaged on its way"),
+            Err("Google KMS did not see whether what it encrypted was damaged on its way"),
+            Err("what Google KMS answers is not what it should be"),
+            Err("Google KMS says HTTP 403 PERMISSION_DENIED"),
+        ] {
+            let sealed = kms.wrap_key(&key, &data_key).await.unwrap().map_err(|error| error.reason);
+            assert_eq!(sealed.as_deref().map_err(String::as_str), expected);
         }
     }
 

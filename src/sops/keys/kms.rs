@@ -1,8 +1,9 @@
-//! AWS KMS: one `Decrypt` call per data key, in the region that the key's ARN names.
+//! AWS KMS: one `Decrypt` or `Encrypt` call per data key, in the region that the key's ARN names.
 //!
 //! Region, role, profile and encryption context come from the file, credentials from [`Aws`]. KMS itself refuses
 //! when the ciphertext belongs to another key than the ARN says.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use aws_sdk_kms::Client;
@@ -15,6 +16,7 @@ use regex::Regex;
 use crate::aws::{Aws, AwsError, Connection};
 use crate::fault::Class;
 use crate::secret::Secret;
+use crate::sops::keys::wrap::KeyWrap;
 use crate::sops::keys::{DataKey, KeyUnwrap, SealedKey, UnwrapError};
 
 /// KMS takes ciphertexts of up to 6144 bytes.
@@ -38,51 +40,83 @@ impl Kms {
         Self { aws }
     }
 
-    async fn decrypt(&self, sealed: Sealed<'_>) -> Result<DataKey, UnwrapError> {
-        let region = region(sealed.arn)
-            .ok_or_else(|| UnwrapError::new(Class::Invalid, "not the ARN of an AWS KMS key or alias"))?;
-        let blob = ciphertext(sealed.enc)?;
-        let connection = Connection {
-            region: Some(region.to_owned()),
-            profile: sealed.profile.map(str::to_owned),
-            role_arn: sealed.role.map(str::to_owned),
-            session_name: sealed.role.map(|_| session_name()),
-        };
-        let config = self.aws.config(&connection).await?;
-        let context = sealed.context.iter().cloned().collect();
-        let answer = Client::new(&config)
-            .decrypt()
-            .key_id(sealed.arn)
-            .ciphertext_blob(blob)
-            .set_encryption_context(Some(context))
-            .send()
-            .await
-            .map_err(|error| AwsError::of(&error))?;
+    async fn decrypt(&self, key: &MasterKey<'_>, enc: &str) -> Result<DataKey, UnwrapError> {
+        let blob = ciphertext(enc)?;
+        let asked = self.client(key).await?.decrypt().key_id(key.arn).ciphertext_blob(blob);
+        let answer = asked.set_encryption_context(Some(key.context())).send().await;
+        let answer = answer.map_err(|error| AwsError::of(&error))?;
         let plaintext = answer.plaintext.map(Blob::into_inner).unwrap_or_default();
         Ok(Secret::new(plaintext))
+    }
+
+    async fn encrypt(&self, key: &MasterKey<'_>, data_key: &DataKey) -> Result<String, UnwrapError> {
+        let plaintext = Blob::new(data_key.expose().as_slice());
+        let asked = self.client(key).await?.encrypt().key_id(key.arn).plaintext(plaintext);
+        let answer = asked.set_encryption_context(Some(key.context())).send().await;
+        let answer = answer.map_err(|error| AwsError::of(&error))?;
+        let sealed = answer.ciphertext_blob.filter(|blob| !blob.as_ref().is_empty());
+        let sealed = sealed.ok_or_else(|| UnwrapError::new(Class::Invalid, "AWS gave no ciphertext"))?;
+        Ok(STANDARD.encode(sealed))
+    }
+
+    /// In the key's region, with its role and profile.
+    async fn client(&self, key: &MasterKey<'_>) -> Result<Client, UnwrapError> {
+        let region = region(key.arn)
+            .ok_or_else(|| UnwrapError::new(Class::Invalid, "not the ARN of an AWS KMS key or alias"))?;
+        let connection = Connection {
+            region: Some(region.to_owned()),
+            profile: key.profile.map(str::to_owned),
+            role_arn: key.role.map(str::to_owned),
+            session_name: key.role.map(|_| session_name()),
+        };
+        Ok(Client::new(&self.aws.config(&connection).await?))
     }
 }
 
 impl KeyUnwrap for Kms {
     fn unwrap_key<'a>(&'a self, key: &'a SealedKey) -> BoxFuture<'a, Option<Result<DataKey, UnwrapError>>> {
         async move {
-            let SealedKey::Kms { arn, role, context, profile, enc } = key else { return None };
-            // sops writes fields that say nothing as empty ones.
-            let said = |field: &'a Option<String>| field.as_deref().filter(|text| !text.is_empty());
-            let (role, profile) = (said(role), said(profile));
-            Some(self.decrypt(Sealed { arn, role, context, profile, enc }).await)
+            let (key, enc) = MasterKey::of(key)?;
+            Some(self.decrypt(&key, enc).await)
+        }
+        .boxed()
+    }
+}
+
+impl KeyWrap for Kms {
+    fn wrap_key<'a>(
+        &'a self,
+        key: &'a SealedKey,
+        data_key: &'a DataKey,
+    ) -> BoxFuture<'a, Option<Result<String, UnwrapError>>> {
+        async move {
+            let (key, _) = MasterKey::of(key)?;
+            Some(self.encrypt(&key, data_key).await)
         }
         .boxed()
     }
 }
 
 /// The fields of [`SealedKey::Kms`].
-struct Sealed<'a> {
+struct MasterKey<'a> {
     arn: &'a str,
     role: Option<&'a str>,
     context: &'a [(String, String)],
     profile: Option<&'a str>,
-    enc: &'a str,
+}
+
+impl<'a> MasterKey<'a> {
+    /// With what is sealed to it.
+    fn of(key: &'a SealedKey) -> Option<(Self, &'a str)> {
+        let SealedKey::Kms { arn, role, context, profile, enc } = key else { return None };
+        // sops writes fields that say nothing as empty ones.
+        let said = |field: &'a Option<String>| field.as_deref().filter(|text| !text.is_empty());
+        Some((Self { arn, role: said(role), context, profile: said(profile) }, enc))
+    }
+
+    fn context(&self) -> HashMap<String, String> {
+        self.context.iter().cloned().collect()
+    }
 }
 
 impl From<AwsError> for UnwrapError {

@@ -166,6 +166,16 @@ impl SealedKey {
         key
     }
 
+    /// The address that it names, of those kinds that name one.
+    pub fn address(&self) -> Option<&str> {
+        match self {
+            Self::AzureKeyVault { vault_url: address, .. } | Self::VaultTransit { address, .. } => {
+                Some(address)
+            }
+            _ => None,
+        }
+    }
+
     fn full_name(&self) -> String {
         format!("{} {}", self.kind(), self.id())
     }

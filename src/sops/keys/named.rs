@@ -1,5 +1,6 @@
 //! Master keys as people name them on a command line and in `.sops.yaml`.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -81,6 +82,61 @@ pub fn transit(name: &str) -> Result<SealedKey, NameError> {
     })
 }
 
+/// Names of master keys of every kind, each kind a comma-separated list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lists<'a> {
+    /// [`age`].
+    pub age: &'a str,
+    /// [`pgp`].
+    pub pgp: &'a str,
+    /// [`kms`].
+    pub kms: &'a str,
+    /// Encryption context of all of [`Self::kms`].
+    pub context: &'a [(String, String)],
+    /// Profile of the AWS configuration for all of [`Self::kms`].
+    pub profile: Option<&'a str>,
+    /// [`gcp_kms`].
+    pub gcp_kms: &'a str,
+    /// [`hckms`].
+    pub hckms: &'a str,
+    /// [`azure`].
+    pub azure: &'a str,
+    /// [`transit`].
+    pub transit: &'a str,
+}
+
+impl Lists<'_> {
+    /// All that are named.
+    pub fn keys(&self) -> Result<Vec<SealedKey>, NameError> {
+        let mut keys = Vec::new();
+        for name in list(self.age) {
+            keys.push(age(name)?);
+        }
+        keys.extend(list(self.pgp).map(pgp));
+        keys.extend(list(self.kms).map(|name| kms(name, self.context, self.profile)));
+        keys.extend(list(self.gcp_kms).map(gcp_kms));
+        let checked: [(&str, fn(&str) -> Result<SealedKey, NameError>); 3] =
+            [(self.hckms, hckms), (self.azure, azure), (self.transit, transit)];
+        for (names, key) in checked {
+            for name in list(names) {
+                keys.push(key(name)?);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// An encryption context of AWS KMS: `name:value`, separated by commas, in the order of names.
+pub fn context(text: &str) -> Result<Vec<(String, String)>, NameError> {
+    let mut context = BTreeMap::new();
+    for entry in text.split(',').filter(|_| !text.is_empty()) {
+        let entry = entry.split_once(':').filter(|(_, value)| !value.contains(':'));
+        let (name, value) = entry.ok_or_else(|| NameError::form("name:value,name:value", text))?;
+        context.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(context.into_iter().collect())
+}
+
 /// The names of a comma-separated list.
 pub fn list(names: &str) -> impl Iterator<Item = &str> {
     names.split(',').map(str::trim).filter(|name| !name.is_empty())
@@ -140,6 +196,43 @@ mod tests {
         }
         let SealedKey::Kms { role, .. } = kms("arn:k+arn:r", &[], Some("")) else { panic!() };
         assert_eq!(role.as_deref(), Some("arn:r"));
+    }
+
+    #[test]
+    fn lists_hold_keys_of_every_kind() {
+        let context = context("b:2,a:,b:3").unwrap();
+        assert_eq!(context, [("a".to_owned(), String::new()), ("b".to_owned(), "3".to_owned())]);
+        let lists = Lists {
+            age: "age1x, age1y,",
+            pgp: "AA BB",
+            kms: "arn:k+arn:r,arn:l",
+            context: &context,
+            profile: Some("p"),
+            gcp_kms: "projects/p",
+            hckms: "r:u",
+            azure: "https://v/keys/k,https://v/keys/l/1",
+            transit: "https://v/v1/t/keys/k",
+        };
+        let ids: Vec<_> = lists.keys().unwrap().iter().map(SealedKey::id).collect();
+        let expected = [
+            "age1x",
+            "age1y",
+            "AABB",
+            "arn:k",
+            "arn:l",
+            "projects/p",
+            "r:u",
+            "https://v/keys/k/",
+            "https://v/keys/l/1",
+            "https://v/v1/t/keys/k",
+        ];
+        assert_eq!(ids, expected);
+        let SealedKey::Kms { role, context: said, profile, .. } = &lists.keys().unwrap()[3] else { panic!() };
+        assert_eq!((role.as_deref(), profile.as_deref(), said), (Some("arn:r"), Some("p"), &context));
+        assert_eq!(Lists::default().keys(), Ok(Vec::new()));
+        for text in ["a", "a:b:c", "a:b,", ","] {
+            assert!(super::context(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub trait KeyWrap: fmt::Debug + Send + Sync {
         key: &'a SealedKey,
         data_key: &'a DataKey,
     ) -> BoxFuture<'a, Option<Result<String, UnwrapError>>>;
+
+    /// The same key as a file has to name it, where that takes asking a service; `None` where it is named whole.
+    fn complete<'a>(&'a self, _key: &'a SealedKey) -> BoxFuture<'a, Option<Result<SealedKey, UnwrapError>>> {
+        Box::pin(async { None })
+    }
 }
 
 /// A new data key.
@@ -67,14 +72,25 @@ impl Wrappers {
         try_join_all(groups.iter().zip(&parts).map(group)).await
     }
 
-    async fn seal_one(&self, key: &SealedKey, part: &DataKey) -> Result<SealedKey, WrapError> {
+    /// `key` as a file names it: with the version that it has now, where its kind has versions and none is said.
+    pub async fn complete(&self, key: &SealedKey) -> Result<SealedKey, WrapError> {
         for wrapper in &self.0 {
-            if let Some(outcome) = wrapper.wrap_key(key, part).await {
-                let failed = |error| WrapError::Key { key: name(key), error };
+            if let Some(outcome) = wrapper.complete(key).await {
+                return outcome.map_err(|error| WrapError::Key { key: name(key), error });
+            }
+        }
+        Ok(key.clone())
+    }
+
+    async fn seal_one(&self, key: &SealedKey, part: &DataKey) -> Result<SealedKey, WrapError> {
+        let key = self.complete(key).await?;
+        for wrapper in &self.0 {
+            if let Some(outcome) = wrapper.wrap_key(&key, part).await {
+                let failed = |error| WrapError::Key { key: name(&key), error };
                 return outcome.map(|sealed| key.sealing(sealed)).map_err(failed);
             }
         }
-        Err(WrapError::Unsupported { key: name(key) })
+        Err(WrapError::Unsupported { key: name(&key) })
     }
 }
 
@@ -83,7 +99,7 @@ impl Wrappers {
 pub enum WrapError {
     /// There is nobody to seal it to.
     #[error(
-        "no key is named to encrypt with\nhelp: name one with --age or --pgp, or in a rule of .sops.yaml"
+        "no key is named to encrypt with\nhelp: name one with --age, --pgp, --kms, --gcp-kms, --azure-kv or --hc-vault-transit, or in a rule of .sops.yaml"
     )]
     NoKeys,
     /// The same, of one group.
