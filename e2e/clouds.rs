@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
 use support::MARKER;
 use support::mock_azure::{MockAzure, VAULT};
+use support::mock_huawei::{self, MockHuawei};
 use support::moto::{REGION, moto};
 use support::process::Run;
 use support::product::{generate, strongroom};
@@ -295,6 +296,49 @@ fn a_person_is_logged_in_by_a_mock_of_az_once_and_a_render_never_runs_it() {
     let why = "AZKV_AUTH: a login that runs a program is for a person at a terminal";
     assert!(message.contains(why), "{message}");
     assert_eq!(fs::read_to_string(&ran).expect("it is still there"), ran_with);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_sealed_at_a_mock_of_huaweicloud_open_here_and_in_sops_with_one_call() {
+    let huawei = MockHuawei::start().await;
+    let repository = Repository::with_secret_chart();
+    let file = repository.write("app/a.yaml", "password: test\n");
+    encrypt_by(sops().envs(huawei.environment()), &file, &["--hckms", mock_huawei::KEY]);
+    let sealed = fs::read_to_string(&file).expect("sops wrote it");
+    assert!(sealed.contains(&format!("key_id: {}", mock_huawei::KEY)), "{sealed}");
+    for name in ["b", "c"] {
+        repository.write(format!("app/{name}.yaml"), &sealed);
+    }
+    let files = r#"[{"name":"valueFiles","array":["a.yaml","b.yaml","c.yaml"]}]"#;
+    let story =
+        || generate(&repository, "app").envs(huawei.environment()).env("ARGOCD_APP_PARAMETERS", files);
+    let manifests = story().ok();
+    assert!(manifests.contains("password: \"dGVzdA==\""), "{manifests}");
+    assert_eq!(huawei.decrypted(), 1);
+    let message = story().env("HUAWEICLOUD_SDK_SK", "other").fails();
+    let why = format!("hckms {}: HuaweiCloud says HTTP 401 APIGW.0301", mock_huawei::KEY);
+    assert!(message.contains(&why) && !message.contains(MARKER), "{message}");
+    let message = story().env("STRONGROOM_ALLOW_KEYS", "hckms:cn-north-4:").fails();
+    let why = format!("may not open SOPS key hckms {}", mock_huawei::KEY);
+    assert!(message.contains(&why), "{message}");
+    assert_eq!(huawei.decrypted(), 1);
+
+    repository.write("plain.yaml", "password: test\n");
+    let encrypt = || {
+        strongroom().envs(huawei.environment()).directory(repository.path()).args(["encrypt", "plain.yaml"])
+    };
+    let by_flag = encrypt().args(["--hckms", mock_huawei::KEY]).ok();
+    let by_variable = encrypt().env("SOPS_HUAWEICLOUD_KMS_IDS", mock_huawei::KEY).ok();
+    repository.write(".sops.yaml", format!("creation_rules: [{{hckms: ['{}']}}]\n", mock_huawei::KEY));
+    let by_rule = encrypt().ok();
+    for sealed in [by_flag, by_variable, by_rule] {
+        repository.write("sealed.yaml", sealed);
+        let open = sops().envs(huawei.environment()).directory(repository.path());
+        assert_eq!(open.args(["decrypt", "sealed.yaml"]).ok(), "password: test\n");
+    }
+    let other = mock_huawei::KEY.replace("0d0466b0", "11111111");
+    let message = encrypt().args(["--hckms", &other]).fails();
+    assert!(message.contains(&format!("hckms {other}: HuaweiCloud says HTTP 404 KMS.0205")), "{message}");
 }
 
 /// The agent of EKS Pod Identity, and the metadata of an EC2 instance.

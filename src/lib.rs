@@ -1,7 +1,7 @@
 //! Strongroom renders Helm charts for Argo CD, with SOPS files opened and secret references resolved in memory.
 //!
 //! A module imports only what stands to its left:
-//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < address < aws < web < azure < google < vault < kubernetes < document < sops < refs < chart <
+//! `secret < fault < confine < environment < policy < observe < scope < sandbox < process < address < aws < web < azure < google < huawei < vault < kubernetes < document < sops < refs < chart <
 //! render < cmp, http < config < logs, signals < commands < main`.
 
 pub mod address;
@@ -17,6 +17,7 @@ pub mod environment;
 pub mod fault;
 pub mod google;
 pub mod http;
+pub mod huawei;
 pub mod kubernetes;
 pub mod logs;
 pub mod observe;

@@ -220,6 +220,11 @@ async fn in_turn(
     send(request.header("Authorization", token)).await
 }
 
+/// Sends `request` and does not send it again.
+pub async fn send_once(request: RequestBuilder) -> Result<Answer, WebError> {
+    once(request.send()).await
+}
+
 async fn once(response: impl Future<Output = Result<Response, reqwest::Error>>) -> Result<Answer, WebError> {
     let response = response.await.map_err(|error| WebError::of(&error))?;
     let status = response.status().as_u16();

@@ -25,6 +25,7 @@ pub mod helm;
 pub mod keys;
 pub mod kubernetes;
 pub mod mock_azure;
+pub mod mock_huawei;
 pub mod moto;
 pub mod openbao;
 pub mod process;

@@ -10,6 +10,7 @@ use crate::config::Operator;
 use crate::environment::Environment;
 use crate::fault::{Class, Fault};
 use crate::google::Google;
+use crate::huawei::Huawei;
 use crate::kubernetes::{self, Kubernetes};
 use crate::policy::{AllowList, AllowListError, Authorise};
 use crate::refs::ambient::Ambient;
@@ -26,6 +27,7 @@ use crate::sops::keys::azure::AzureKeyVault;
 use crate::sops::keys::folder::{self, LocalKeys};
 use crate::sops::keys::gcp::GcpKms;
 use crate::sops::keys::gpg::Gpg;
+use crate::sops::keys::huawei::HuaweiKms;
 use crate::sops::keys::kms::Kms;
 use crate::sops::keys::transit::Transit;
 use crate::sops::keys::wrap::Wrappers;
@@ -120,7 +122,7 @@ pub(super) fn renderer(
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, clouds.holders())?);
     let clusters = kubernetes::Settings { person: trust == Trust::Person, ..kubernetes::Settings::default() };
     let sops = OpenOptions { ignore_mac: operator.ignore_mac };
-    let Clouds { aws, azure, google, vault } = clouds;
+    let Clouds { aws, azure, google, vault, .. } = clouds;
     let ambient = Ambient {
         environment: environment.clone(),
         addresses,
@@ -161,13 +163,14 @@ pub(super) fn wrappers(
 ) -> Result<Wrappers, AssemblyError> {
     let mut addresses = addresses(operator, environment)?;
     addresses.extend(named.iter().filter_map(SealedKey::address).filter_map(|address| address.parse().ok()));
-    let Clouds { aws, azure, google, vault } = Clouds::new(Trust::Person, environment, &addresses);
+    let Clouds { aws, azure, google, huawei, vault } = Clouds::new(Trust::Person, environment, &addresses);
     let pgp = folder::recipients_of(&operator.keys_dir, Gpg::find(environment));
     Ok(Wrappers::new(vec![
         Arc::new(AgeRecipients { plugins: Some(Plugins::of(environment)) }),
         Arc::new(pgp),
         Arc::new(Kms::new(aws)),
         Arc::new(GcpKms::new(google)),
+        Arc::new(HuaweiKms::new(huawei)),
         Arc::new(AzureKeyVault::new(azure)),
         Arc::new(Transit::new(vault)),
     ]))
@@ -178,6 +181,7 @@ struct Clouds {
     aws: Arc<Aws>,
     azure: Arc<Azure>,
     google: Arc<Google>,
+    huawei: Arc<Huawei>,
     vault: Arc<Vault>,
 }
 
@@ -189,16 +193,18 @@ impl Clouds {
         Self {
             azure: Arc::new(Azure::new(environment.clone(), addresses.to_vec(), person)),
             google: Arc::new(Google::new(environment.clone())),
+            huawei: Arc::new(Huawei::new(environment.clone())),
             vault: Arc::new(Vault::new(environment.clone(), settings).with_aws(aws.clone())),
             aws,
         }
     }
 
     /// The key services among them.
-    fn holders(&self) -> [Arc<dyn KeyUnwrap>; 4] {
+    fn holders(&self) -> [Arc<dyn KeyUnwrap>; 5] {
         [
             Arc::new(Kms::new(self.aws.clone())),
             Arc::new(GcpKms::new(self.google.clone())),
+            Arc::new(HuaweiKms::new(self.huawei.clone())),
             Arc::new(AzureKeyVault::new(self.azure.clone())),
             Arc::new(Transit::new(self.vault.clone())),
         ]
@@ -262,7 +268,7 @@ fn unknown<'a>(
 }
 
 /// Variables that name files and folders of the operator, for Strongroom and the libraries in it.
-const FILES: [&str; 33] = [
+const FILES: [&str; 34] = [
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
@@ -279,6 +285,7 @@ const FILES: [&str; 33] = [
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_CREDENTIALS",
     "HOME",
+    "HUAWEICLOUD_SDK_CREDENTIALS_FILE",
     "KUBECONFIG",
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",

@@ -133,6 +133,9 @@ pub struct Keys {
     /// Keys of Google Cloud KMS, `projects/…/cryptoKeys/…`, comma-separated.
     #[arg(long, env = "SOPS_GCP_KMS_IDS", value_name = "LIST")]
     pub gcp_kms: Option<String>,
+    /// Keys of HuaweiCloud KMS, `region:uuid`, comma-separated.
+    #[arg(long, env = "SOPS_HUAWEICLOUD_KMS_IDS", value_name = "LIST")]
+    pub hckms: Option<String>,
     /// Keys of Azure Key Vault, `https://VAULT/keys/NAME/VERSION`, comma-separated; without a version it is the newest.
     #[arg(long, env = "SOPS_AZURE_KEYVAULT_URLS", value_name = "LIST")]
     pub azure_kv: Option<String>,
@@ -154,7 +157,7 @@ impl Keys {
             context: &self.context()?,
             profile: self.aws_profile.as_deref(),
             gcp_kms: names(&self.gcp_kms),
-            hckms: "",
+            hckms: names(&self.hckms),
             azure: names(&self.azure_kv),
             transit: names(&self.hc_vault_transit),
         }

@@ -9,6 +9,7 @@ pub mod azure;
 pub mod folder;
 pub mod gcp;
 pub mod gpg;
+pub mod huawei;
 pub mod kms;
 pub mod named;
 pub mod pgp;
@@ -194,7 +195,7 @@ impl SealedKey {
             Self::GcpKms { .. } => "Google KMS is not set up",
             Self::AzureKeyVault { .. } => "Azure Key Vault is not set up",
             Self::VaultTransit { .. } => "Vault is not set up",
-            Self::HuaweiKms { .. } => "this kind of key is not supported yet",
+            Self::HuaweiKms { .. } => "HuaweiCloud KMS is not set up",
         }
     }
 

@@ -99,7 +99,7 @@ impl Wrappers {
 pub enum WrapError {
     /// There is nobody to seal it to.
     #[error(
-        "no key is named to encrypt with\nhelp: name one with --age, --pgp, --kms, --gcp-kms, --azure-kv or --hc-vault-transit, or in a rule of .sops.yaml"
+        "no key is named to encrypt with\nhelp: name one with --age, --pgp, --kms, --gcp-kms, --hckms, --azure-kv or --hc-vault-transit, or in a rule of .sops.yaml"
     )]
     NoKeys,
     /// The same, of one group.
