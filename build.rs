@@ -11,7 +11,7 @@ mod inventory;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["proto/plugin.proto"], ["proto"])?;
+    let files = protox::compile(["proto/plugin.proto", "proto/keyservice.proto"], ["proto"])?;
     // Chunks of the archive stay slices of the receive buffer.
     tonic_prost_build::configure().bytes(".plugin.File").compile_fds(files)?;
     inventory::write()

@@ -5,6 +5,9 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
 use support::MARKER;
@@ -12,9 +15,9 @@ use support::keys::AgeKey;
 use support::moto::{REGION, moto};
 use support::openbao::Openbao;
 use support::process::Run;
-use support::product::strongroom;
+use support::product::{generate, strongroom};
 use support::repository::Repository;
-use support::sops::sops_of;
+use support::sops::{encrypt_by, key_service, sops_of};
 
 const PLAIN: &str = "password: STRONGROOM-MARKER\n";
 
@@ -71,13 +74,18 @@ impl Desk {
         self.product().arg("encrypt").args(arguments).arg("a.yaml")
     }
 
-    /// The metadata that sops writes for the same arguments, and that of the product, but for what differs each time.
+    /// The metadata that sops writes for the same arguments, and that of the product, but for what differs each time and for
+    /// their layout.
     fn assert_metadata_as_of_sops(&self, arguments: &[&str]) {
         let metadata = |sealed: String| {
-            let changing = ["enc:", "mac:", "lastmodified:", "created_at:"];
-            let lines = sealed.lines().skip_while(|line| *line != "sops:").map(str::to_owned);
-            let lines = lines.filter(|line| !changing.iter().any(|name| line.contains(name)));
-            lines.collect::<Vec<_>>()
+            let left_out = ["enc:", "mac:", "lastmodified:", "created_at:", ": []"];
+            let lines = sealed.lines().skip_while(|line| *line != "sops:");
+            let lines =
+                lines.filter(|line| line.contains(": ") && !left_out.iter().any(|name| line.contains(name)));
+            let mut fields: Vec<_> =
+                lines.map(|line| line.trim_start_matches([' ', '-']).to_owned()).collect();
+            fields.sort();
+            fields
         };
         let theirs = self.sops("sops").arg("encrypt").args(arguments).arg("a.yaml").ok();
         assert_eq!(metadata(self.sealed(self.encrypt(arguments))), metadata(theirs), "{arguments:?}");
@@ -206,4 +214,121 @@ fn shares_of_one_data_key_are_sealed_to_keys_of_several_kinds() {
         let output = run.env(missing, "http://127.0.0.1:1").output();
         assert_eq!(output.status.success(), opens, "{missing}: {}", output.stderr);
     }
+}
+
+/// The key service of sops on a unix socket; it ends with the test.
+struct OnSocket(Child);
+
+impl OnSocket {
+    fn start(path: &Path, identity: &Path) -> Self {
+        let run = sops_of("sops").env("SOPS_AGE_KEY_FILE", identity);
+        let run = run.args(["keyservice", "--network", "unix", "--address"]).arg(path);
+        let child = run.into_command().stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while !path.exists() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for OnSocket {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_key_service_of_sops_opens_what_this_process_cannot_and_only_where_the_operator_names_it() {
+    let (age, folder) = (AgeKey::new(), Repository::new());
+    let identity = folder.write("identity", &age.identity);
+    let held = [("SOPS_AGE_KEY_FILE", identity.display().to_string())];
+    let service = key_service(&[&held[..], &moto().environment()].concat());
+    let tcp = format!("tcp://{}", service.address);
+    let arn = moto().create_key();
+
+    let repository = Repository::with_secret_chart();
+    let seal = |name: &str, keys: &[&str]| {
+        let file = repository.write(format!("app/{name}"), "password: test\n");
+        encrypt_by(sops_of("sops").envs(moto().environment()), &file, keys);
+    };
+    seal("age.yaml", &["--age", &age.recipient]);
+    seal("kms.yaml", &["--kms", &arn]);
+    seal("other.yaml", &["--age", &AgeKey::new().recipient]);
+    let socket = folder.path().join("keys.sock");
+    let _on_socket = OnSocket::start(&socket, &identity);
+
+    let decrypt = |name: &str| strongroom().arg("decrypt").arg(name).directory(repository.path().join("app"));
+    let message = decrypt("age.yaml").fails();
+    assert!(message.contains("no age identity for it is loaded"), "{message}");
+    let by_socket = decrypt("age.yaml").env("SOPS_KEYSERVICE", format!("unix://{}", socket.display()));
+    assert_eq!(by_socket.ok(), "password: \"test\"\n");
+    for name in ["age.yaml", "kms.yaml"] {
+        let run = decrypt(name).args(["--keyservice", &tcp, "--enable-local-keyservice=false"]);
+        assert_eq!(run.ok(), "password: \"test\"\n", "{name}");
+    }
+    // The first one that opens it is enough, and what this process has needs no other.
+    let both = decrypt("age.yaml").args(["--keyservice", "tcp://127.0.0.1:1", "--keyservice", &tcp]);
+    assert_eq!(both.ok(), "password: \"test\"\n");
+    let own = decrypt("age.yaml").env("SOPS_AGE_KEY", &age.identity);
+    assert_eq!(own.env("SOPS_KEYSERVICE", "tcp://127.0.0.1:1").ok(), "password: \"test\"\n");
+
+    for (arguments, expected) in [
+        (
+            &["other.yaml", "--keyservice", &tcp][..],
+            format!("the key service {tcp} says: identity did not match any of the recipients"),
+        ),
+        (
+            &["age.yaml", "--keyservice", "tcp://127.0.0.1:1"],
+            "the key service tcp://127.0.0.1:1 cannot be reached".to_owned(),
+        ),
+        (
+            &["age.yaml", "--keyservice", &format!("tcp://{}", moto().url().trim_start_matches("http://"))],
+            " cannot be reached".to_owned(),
+        ),
+    ] {
+        let run = strongroom().arg("decrypt").args(arguments).directory(repository.path().join("app"));
+        let output = run.output();
+        assert_eq!(output.status.code(), Some(128), "{}", output.stderr);
+        assert!(output.stderr.contains(&expected), "{}", output.stderr);
+    }
+
+    let files = r#"[{"name":"valueFiles","array":["age.yaml"]}]"#;
+    let story = || generate(&repository, "app").env("ARGOCD_APP_PARAMETERS", files);
+    let manifests = story().env("SOPS_KEYSERVICE", &tcp).ok();
+    assert!(manifests.contains("password: \"dGVzdA==\""), "{manifests}");
+    let message = story().env("ARGOCD_ENV_SOPS_KEYSERVICE", &tcp).fails();
+    assert!(message.contains("no age identity for it is loaded"), "{message}");
+    let denied = story().env("SOPS_KEYSERVICE", &tcp).env("STRONGROOM_ALLOW_KEYS", "kms").fails();
+    let why = format!("may not open SOPS key age {}", age.recipient);
+    assert!(denied.contains(&why), "{denied}");
+}
+
+#[test]
+fn the_key_service_of_sops_seals_what_this_process_cannot() {
+    let server = Openbao::start();
+    server.write("transit/keys/apps", &json!({}));
+    let (age, folder) = (AgeKey::new(), Repository::new());
+    let service = key_service(&[("VAULT_TOKEN", MARKER.to_owned())]);
+    let tcp = format!("tcp://{}", service.address);
+    let key = format!("{}/v1/transit/keys/apps", server.url());
+    folder.write("a.yaml", PLAIN);
+    let encrypt = |arguments: &[&str]| {
+        let run = strongroom().args(["encrypt", "--keyservice", &tcp]).args(arguments);
+        run.arg("a.yaml").directory(folder.path())
+    };
+    let off = "--enable-local-keyservice=false";
+    for arguments in [
+        // Without a token it is refused here, and then sealed there.
+        &["--hc-vault-transit", &*key][..],
+        &["--hc-vault-transit", &key, off],
+        &["--hc-vault-transit", &key, "--age", &age.recipient, off],
+    ] {
+        folder.write("sealed.yaml", encrypt(arguments).ok());
+        let open = sops_of("sops").directory(folder.path()).env("VAULT_TOKEN", MARKER);
+        assert_eq!(open.args(["decrypt", "sealed.yaml"]).ok(), PLAIN, "{arguments:?}");
+    }
+    let message =
+        encrypt(&["--hc-vault-transit", &format!("{}/v1/transit/keys/x/y", server.url()), off]).fails();
+    assert!(message.contains(&format!("the key service {tcp} ")) && !message.contains(MARKER), "{message}");
 }

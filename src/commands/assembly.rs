@@ -29,8 +29,9 @@ use crate::sops::keys::gcp::GcpKms;
 use crate::sops::keys::gpg::Gpg;
 use crate::sops::keys::huawei::HuaweiKms;
 use crate::sops::keys::kms::Kms;
+use crate::sops::keys::service::{KeyService, ServiceAddressError};
 use crate::sops::keys::transit::Transit;
-use crate::sops::keys::wrap::Wrappers;
+use crate::sops::keys::wrap::{KeyWrap, Wrappers};
 use crate::sops::keys::{KeyUnwrap, Keyring, SealedKey};
 use crate::sops::open::OpenOptions;
 use crate::vault::{Settings, Vault};
@@ -90,6 +91,19 @@ pub(super) enum AssemblyError {
     /// The list of addresses.
     #[error("read STRONGROOM_ALLOW_ADDRESSES")]
     Addresses(#[from] AddressListError),
+    /// An address of a key service.
+    #[error("use the key service {address:?}")]
+    KeyService {
+        /// As the operator wrote it.
+        address: String,
+        /// What is wrong.
+        source: ServiceAddressError,
+    },
+    /// Nobody may open a key.
+    #[error(
+        "open keys: the local key service is switched off\nhelp: name another with --keyservice or SOPS_KEYSERVICE"
+    )]
+    NoKeyService,
     /// The file of the passphrase.
     #[error("read the passphrase from {path}")]
     Passphrase {
@@ -161,11 +175,15 @@ pub(super) fn wrappers(
     environment: &Environment,
     named: &[SealedKey],
 ) -> Result<Wrappers, AssemblyError> {
+    let services = key_services(operator)?.into_iter().map(|service| service as Arc<dyn KeyWrap>);
+    if !operator.enable_local_keyservice {
+        return Ok(Wrappers::new(services.collect()));
+    }
     let mut addresses = addresses(operator, environment)?;
     addresses.extend(named.iter().filter_map(SealedKey::address).filter_map(|address| address.parse().ok()));
     let Clouds { aws, azure, google, huawei, vault } = Clouds::new(Trust::Person, environment, &addresses);
     let pgp = folder::recipients_of(&operator.keys_dir, Gpg::find(environment));
-    Ok(Wrappers::new(vec![
+    let local: [Arc<dyn KeyWrap>; 7] = [
         Arc::new(AgeRecipients { plugins: Some(Plugins::of(environment)) }),
         Arc::new(pgp),
         Arc::new(Kms::new(aws)),
@@ -173,7 +191,25 @@ pub(super) fn wrappers(
         Arc::new(HuaweiKms::new(huawei)),
         Arc::new(AzureKeyVault::new(azure)),
         Arc::new(Transit::new(vault)),
-    ]))
+    ];
+    Ok(Wrappers::new(local.into_iter().chain(services).collect()))
+}
+
+/// Those that the operator names.
+fn key_services(operator: &Operator) -> Result<Vec<Arc<KeyService>>, AssemblyError> {
+    let named =
+        operator.keyservice.iter().map(|address| address.trim()).filter(|address| !address.is_empty());
+    let service = |address: &str| match address.parse() {
+        Ok(address) => Ok(Arc::new(KeyService::new(address))),
+        Err(source) => {
+            Err(AssemblyError::KeyService { address: address.chars().take(200).collect(), source })
+        }
+    };
+    let services = named.map(service).collect::<Result<Vec<_>, _>>()?;
+    if services.is_empty() && !operator.enable_local_keyservice {
+        return Err(AssemblyError::NoKeyService);
+    }
+    Ok(services)
 }
 
 /// Logins and connections, shared by all that asks the same service.
@@ -362,6 +398,10 @@ fn keyring(
     policy: &Arc<dyn Authorise>,
     services: impl IntoIterator<Item = Arc<dyn KeyUnwrap>>,
 ) -> Result<Keyring, AssemblyError> {
+    let remote = key_services(operator)?.into_iter().map(|service| service as Arc<dyn KeyUnwrap>);
+    if !operator.enable_local_keyservice {
+        return Ok(Keyring::new(policy.clone(), remote.collect()));
+    }
     let passphrase = operator.passphrase_file.as_deref().map(passphrase).transpose()?;
     let plugins = (trust == Trust::Person).then(|| Plugins::of(environment));
     let mut keys = LocalKeys::with_passphrase(passphrase.as_ref()).with_plugins(plugins);
@@ -375,6 +415,7 @@ fn keyring(
     {
         holders.push(Arc::new(gpg));
     }
+    holders.extend(remote);
     Ok(Keyring::new(policy.clone(), holders).with_notes(notes))
 }
 
@@ -490,6 +531,24 @@ mod tests {
         ] {
             assert_eq!(said(flag, list), Ok(()), "{flag} {list}");
         }
+    }
+
+    #[test]
+    fn a_key_service_is_named_by_its_address_and_there_is_one_at_least() {
+        let of = |arguments: &[&str]| {
+            let line = ["strongroom", "get", "ref+echo://x"].iter().chain(arguments);
+            let cli = Cli::try_parse_from(line).unwrap();
+            key_services(&cli.operator).map(|services| services.len()).map_err(|error| report(&error))
+        };
+        let off = "--enable-local-keyservice=false";
+        assert_eq!(of(&[]), Ok(0));
+        assert_eq!(of(&["--keyservice", "tcp://a:1, unix:///b,", "--keyservice", "tcp://c:2"]), Ok(3));
+        assert_eq!(of(&[off, "--keyservice", "tcp://a:1"]), Ok(1));
+        assert_eq!(
+            of(&["--keyservice", "a:1"]).unwrap_err(),
+            "use the key service \"a:1\": it is neither tcp://HOST:PORT nor unix:///PATH"
+        );
+        assert!(of(&[off]).unwrap_err().starts_with("open keys: the local key service is switched off\n"));
     }
 
     #[test]

@@ -147,19 +147,16 @@ pub struct Keys {
 impl Keys {
     /// All that are named.
     pub fn named(&self) -> Result<Vec<SealedKey>, NameError> {
-        fn names(list: &Option<String>) -> &str {
-            list.as_deref().unwrap_or_default()
-        }
         named::Lists {
-            age: names(&self.age),
-            pgp: names(&self.pgp),
-            kms: names(&self.kms),
+            age: self.age.as_deref().unwrap_or_default(),
+            pgp: self.pgp.as_deref().unwrap_or_default(),
+            kms: self.kms.as_deref().unwrap_or_default(),
             context: &self.context()?,
             profile: self.aws_profile.as_deref(),
-            gcp_kms: names(&self.gcp_kms),
-            hckms: names(&self.hckms),
-            azure: names(&self.azure_kv),
-            transit: names(&self.hc_vault_transit),
+            gcp_kms: self.gcp_kms.as_deref().unwrap_or_default(),
+            hckms: self.hckms.as_deref().unwrap_or_default(),
+            azure: self.azure_kv.as_deref().unwrap_or_default(),
+            transit: self.hc_vault_transit.as_deref().unwrap_or_default(),
         }
         .keys()
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 
 /// Flags and variables of the process; an Application cannot set them.
 #[derive(Args, Clone, Debug)]
@@ -46,6 +47,24 @@ pub struct Operator {
     /// File whose first line is the passphrase of OpenPGP keys, age identities and SSH keys that have one.
     #[arg(long, global = true, env = "STRONGROOM_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// Key services that open and seal data keys where this process cannot, as `sops keyservice` is one: `tcp://HOST:PORT` or
+    /// `unix:///PATH`, without TLS.
+    #[arg(long, global = true, env = "SOPS_KEYSERVICE", value_name = "ADDRESS", value_delimiter = ',')]
+    pub keyservice: Vec<String>,
+    /// Whether data keys are opened and sealed in this process, or by key services only.
+    #[arg(
+        long,
+        global = true,
+        env = "SOPS_ENABLE_LOCAL_KEYSERVICE",
+        value_name = "BOOLEAN",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub enable_local_keyservice: bool,
     /// Open SOPS files whose MAC is wrong or missing.
     #[arg(long, global = true, env = "STRONGROOM_IGNORE_MAC")]
     pub ignore_mac: bool,

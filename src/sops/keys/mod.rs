@@ -13,6 +13,7 @@ pub mod huawei;
 pub mod kms;
 pub mod named;
 pub mod pgp;
+pub mod service;
 pub mod transit;
 pub mod wrap;
 
@@ -247,6 +248,12 @@ impl UnwrapError {
     pub fn new(class: Class, reason: impl Into<String>) -> Self {
         Self { class, reason: reason.into() }
     }
+
+    /// This one with the reason of the one before it in front.
+    fn after(self, first: Option<Self>) -> Self {
+        let Some(first) = first else { return self };
+        Self::new(self.class, format!("{}; {}", first.reason, self.reason))
+    }
 }
 
 impl Fault for UnwrapError {
@@ -426,14 +433,7 @@ impl Keyring {
             match holder.unwrap_key(key).await {
                 None => {}
                 Some(Ok(data_key)) => return check_length(data_key),
-                Some(Err(error)) => {
-                    failure = Some(match failure {
-                        None => error,
-                        Some(first) => {
-                            UnwrapError::new(error.class, format!("{}; {}", first.reason, error.reason))
-                        }
-                    });
-                }
+                Some(Err(error)) => failure = Some(error.after(failure)),
             }
         }
         Err(failure.unwrap_or_else(|| UnwrapError::new(Class::Denied, key.without_holder())))

@@ -115,12 +115,10 @@ impl Lists<'_> {
         keys.extend(list(self.pgp).map(pgp));
         keys.extend(list(self.kms).map(|name| kms(name, self.context, self.profile)));
         keys.extend(list(self.gcp_kms).map(gcp_kms));
-        let checked: [(&str, fn(&str) -> Result<SealedKey, NameError>); 3] =
-            [(self.hckms, hckms), (self.azure, azure), (self.transit, transit)];
-        for (names, key) in checked {
-            for name in list(names) {
-                keys.push(key(name)?);
-            }
+        let hckms = list(self.hckms).map(hckms);
+        let checked = hckms.chain(list(self.azure).map(azure)).chain(list(self.transit).map(transit));
+        for key in checked {
+            keys.push(key?);
         }
         Ok(keys)
     }

@@ -40,7 +40,7 @@ pub fn new_data_key() -> Result<DataKey, WrapError> {
 pub struct Wrappers(Vec<Arc<dyn KeyWrap>>);
 
 impl Wrappers {
-    /// They are asked in order.
+    /// They are asked in order, until one seals.
     pub fn new(wrappers: Vec<Arc<dyn KeyWrap>>) -> Self {
         Self(wrappers)
     }
@@ -84,13 +84,19 @@ impl Wrappers {
 
     async fn seal_one(&self, key: &SealedKey, part: &DataKey) -> Result<SealedKey, WrapError> {
         let key = self.complete(key).await?;
+        let mut failure: Option<UnwrapError> = None;
         for wrapper in &self.0 {
-            if let Some(outcome) = wrapper.wrap_key(&key, part).await {
-                let failed = |error| WrapError::Key { key: name(&key), error };
-                return outcome.map(|sealed| key.sealing(sealed)).map_err(failed);
+            match wrapper.wrap_key(&key, part).await {
+                None => {}
+                Some(Ok(sealed)) => return Ok(key.sealing(sealed)),
+                Some(Err(error)) => failure = Some(error.after(failure)),
             }
         }
-        Err(WrapError::Unsupported { key: name(&key) })
+        let key = name(&key);
+        Err(match failure {
+            Some(error) => WrapError::Key { key, error },
+            None => WrapError::Unsupported { key },
+        })
     }
 }
 
