@@ -18,7 +18,7 @@ STATIC := $(if $(findstring linux,$(TARGET)),-C target-feature=+crt-static)
 # Not a part of make's own job count, which cargo would else try to join.
 CARGO := env -u MAKEFLAGS -u MFLAGS cargo
 
-TEST_TOOLS := helm helm3 helm-min sops sops-min vals moto bao kubectl age-keygen aws argocd argocd-min licences
+TEST_TOOLS := helm helm3 helm-min sops sops-min vals moto bao kubectl age-keygen aws argocd argocd-min kubernetes licences
 
 EXAMPLE := hello examples/hello -n demo $(foreach name,database mail session,-f examples/hello/secrets/$(name).yaml)
 

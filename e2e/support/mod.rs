@@ -13,6 +13,7 @@
 #![allow(clippy::new_without_default, reason = "a new key is not a default one")]
 
 pub mod argocd;
+pub mod cluster;
 pub mod collector;
 pub mod delay;
 pub mod desk;
@@ -30,6 +31,7 @@ pub mod moto;
 pub mod openbao;
 pub mod process;
 pub mod product;
+pub mod proxy;
 pub mod repository;
 pub mod server;
 pub mod sidecar;
