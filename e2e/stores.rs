@@ -24,10 +24,11 @@ use strongroom::refs::grammar::Expression;
 use strongroom::refs::resolve::Resolver;
 use strongroom::scope::Scope;
 use strongroom::sops::open::OpenOptions;
-use support::fake_aws::certificates;
+use support::fake_aws::{FakeSecretsManager, certificates};
 use support::moto::{self, Moto};
 use support::process::Run;
 use support::product::strongroom;
+use support::proxy::Proxy;
 use support::repository::Repository;
 use support::tools::tool;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -154,7 +155,7 @@ async fn references_to_a_mock_of_http_stores_mean_the_same_here_and_in_vals() {
 
 /// GitLab behind TLS, as far as one variable goes; the address, and the authority to trust it by.
 async fn mock_gitlab_behind_tls() -> (String, String) {
-    let (authority, config) = certificates(&["127.0.0.1"]);
+    let (authority, config) = certificates(&["127.0.0.1", "gitlab.example"]);
     let (tls, listener) = (TlsAcceptor::from(config), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let host = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -201,6 +202,52 @@ async fn the_certificate_of_a_mock_of_gitlab_is_verified_always() {
     );
     let vals = get(Run::new(tool("vals")), "").env("HOME", folder.path()).ok();
     assert_eq!(vals, "STRONGROOM-MARKER-p", "vals does not verify");
+}
+
+/// The client of stores without an SDK, and AWS's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn mocks_elsewhere_are_reached_through_the_proxy_of_the_operator_unless_it_is_not_for_them() {
+    let (gitlab, authority) = mock_gitlab_behind_tls().await;
+    let secrets = [("team/db".to_owned(), "STRONGROOM-MARKER-a".to_owned())];
+    let aws = FakeSecretsManager::start_tls("secretsmanager.eu-west-1.amazonaws.com", &secrets);
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = folder.path().join("ca.pem");
+    std::fs::write(&trusted, format!("{authority}\n{}", aws.authority())).unwrap();
+    let port = |host: &str| host.rsplit_once(':').unwrap().1.parse().unwrap();
+    let get = |reference: &str, proxy: &Proxy| {
+        let run = strongroom().args(["get", reference]).env("HTTPS_PROXY", proxy.url());
+        run.env("SSL_CERT_FILE", &trusted)
+            .env("STRONGROOM_ALLOW_ADDRESSES", format!("https://gitlab.example,https://{gitlab}"))
+            .env("GITLAB_TOKEN", "STRONGROOM-MARKER")
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_ACCESS_KEY_ID", "id")
+            .env("AWS_SECRET_ACCESS_KEY", "STRONGROOM-MARKER")
+    };
+    for (reference, to, asked, value) in [
+        (
+            "ref+gitlab://gitlab.example/17/PASSWORD",
+            port(&gitlab),
+            "gitlab.example:443",
+            "STRONGROOM-MARKER-p",
+        ),
+        (
+            "ref+awssecrets://team/db",
+            aws.port(),
+            "secretsmanager.eu-west-1.amazonaws.com:443",
+            "STRONGROOM-MARKER-a",
+        ),
+    ] {
+        let proxy = Proxy::start(to);
+        assert_eq!(get(reference, &proxy).ok().trim_end(), value);
+        assert_eq!(proxy.asked(), [asked]);
+        let straight = get(reference, &proxy).env("NO_PROXY", "gitlab.example,.amazonaws.com").fails();
+        assert!(!straight.contains("MARKER"), "{straight}");
+        assert!(proxy.asked().is_empty(), "{reference}");
+    }
+    let proxy = Proxy::start(1);
+    let near = get(&format!("ref+gitlab://{gitlab}/17/PASSWORD"), &proxy).ok();
+    assert_eq!(near.trim_end(), "STRONGROOM-MARKER-p", "this machine itself is reached straight");
+    assert!(proxy.asked().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
