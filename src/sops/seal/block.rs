@@ -113,16 +113,17 @@ fn yaml_value(value: &Value, step: &str, margin: &str, lines: &mut String) {
     match value {
         Value::Object(fields) => {
             lines.push('\n');
-            yaml_fields(fields, step, &inner, &inner, lines);
+            yaml_fields(fields, step, &inner, (&inner, &inner), lines);
         }
         Value::Array(items) => {
             lines.push('\n');
-            // The keys of an item stand below its first, however far apart levels are.
+            // The keys of an item stand below its first, however far apart levels are; what is below them, below the dash.
             let (dash, below) = (format!("{inner}- "), format!("{inner}  "));
+            let outer = if step.len() > 2 { &inner } else { &below };
             for item in items {
                 match item {
                     Value::Object(fields) if !fields.is_empty() => {
-                        yaml_fields(fields, step, &dash, &below, lines);
+                        yaml_fields(fields, step, &dash, (&below, outer), lines);
                     }
                     _ => {
                         lines.push_str(&dash);
@@ -150,12 +151,18 @@ fn yaml_value(value: &Value, step: &str, margin: &str, lines: &mut String) {
     }
 }
 
-fn yaml_fields(fields: &Map<String, Value>, step: &str, first: &str, margin: &str, lines: &mut String) {
+fn yaml_fields(
+    fields: &Map<String, Value>,
+    step: &str,
+    first: &str,
+    (margin, outer): (&str, &str),
+    lines: &mut String,
+) {
     for (nth, (name, value)) in fields.iter().enumerate() {
         lines.push_str(if nth == 0 { first } else { margin });
         lines.push_str(word(name).expose());
         lines.push(':');
-        yaml_value(value, step, margin, lines);
+        yaml_value(value, step, outer, lines);
     }
 }
 

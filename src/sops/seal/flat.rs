@@ -48,8 +48,8 @@ pub(super) fn attach(
 ) -> Result<Secret<String>, SealError> {
     let mut end = if text.is_empty() || text.ends_with('\n') { String::new() } else { "\n".to_owned() };
     end += &match flat {
-        Flat::Dotenv => lines(metadata, "sops_", "="),
-        Flat::Ini => format!("\n[sops]\n{}", lines(metadata, "", " = ")),
+        Flat::Dotenv => lines(metadata, flat),
+        Flat::Ini => format!("\n[sops]\n{}", lines(metadata, flat)),
     };
     edits.replace_span(text.len()..text.len(), Secret::new(end));
     Ok(edits.apply(text)?)
@@ -100,9 +100,15 @@ fn items<'p>(parsed: &'p Parsed<'p>, text: &str, flat: Flat) -> Vec<Item<'p>> {
     items
 }
 
-fn lines(metadata: &serde_json::Value, prefix: &str, equals: &str) -> String {
-    let fields = block::flattened(metadata).into_iter();
-    fields.map(|(name, value)| format!("{prefix}{name}{equals}{}\n", value.replace('\n', "\\n"))).collect()
+/// INI has its `=` below one another, as go-ini writes a section.
+fn lines(metadata: &serde_json::Value, flat: Flat) -> String {
+    let fields = block::flattened(metadata);
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let line = |(name, value): &(String, String)| match flat {
+        Flat::Dotenv => format!("sops_{name}={}\n", value.replace('\n', "\\n")),
+        Flat::Ini => format!("{name:width$} = {}\n", value.replace('\n', "\\n")),
+    };
+    fields.iter().map(line).collect()
 }
 
 fn named(error: SealError, text: &str, leaf: &Leaf<'_>) -> SealError {
