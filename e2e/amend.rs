@@ -12,6 +12,7 @@ use serde_yaml::Value;
 use support::MARKER;
 use support::desk::Desk;
 use support::documents::{Dice, Yaml, dotenv, ini, json_object};
+use support::keys::{AgeKey, GpgHome, KeysFolder};
 use support::process::Output;
 
 /// A file of each format, as it is before sops encrypts it.
@@ -166,6 +167,10 @@ fn assert_changed(desk: &Desk, name: &str, arguments: &[&str], new: usize) {
     assert!(!after.contains(MARKER), "{after}");
     let comments = |text: &str| text.matches("type:comment").count();
     assert_eq!(comments(&after), comments(&before), "{name} {arguments:?}");
+    let armor = |text: &str| {
+        text.lines().filter(|line| line.contains("AGE ENC")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(armor(&after), armor(&before), "the metadata is laid out as sops does");
 }
 
 #[test]
@@ -359,4 +364,190 @@ fn what_was_set_and_unset_again_leaves_random_files_as_they_were() {
 /// What is left of a key in a section that was not there.
 fn added(name: &str) -> Option<Value> {
     name.ends_with("ini").then(|| Value::String("[added]".to_owned()))
+}
+
+/// Lines of the metadata that name master keys.
+fn named_keys(text: &str) -> Vec<&str> {
+    let names = ["recipient", "fp", "created_at", "shamir_threshold", "key_groups"];
+    text.lines()
+        .flat_map(|line| line.split("\\n"))
+        .map(|line| line.trim_start_matches([' ', '-', '\t']))
+        .filter(|line| names.iter().any(|name| line.trim_start_matches('"').starts_with(name)))
+        .collect()
+}
+
+#[test]
+fn a_file_is_rotated_to_a_new_data_key_and_sops_opens_it() {
+    let desk = desk();
+    for (name, _) in PLAIN {
+        let (before, opened) = (desk.read(name), desk.sops().args(["decrypt", name]).ok());
+        assert_eq!(desk.product().args(["rotate", "--output", "rotated", name]).ok(), "");
+        let rotated = desk.product().args(["rotate", name]).ok();
+        assert_eq!(desk.read(name), before);
+        desk.product().args(["rotate", "--in-place", name]).ok();
+        for sealed in [&rotated, &desk.read("rotated"), &desk.read(name)] {
+            assert_eq!(ciphertexts(sealed).intersection(&ciphertexts(&before)).count(), 0, "{sealed}");
+            assert_eq!(ciphertexts(sealed).len(), ciphertexts(&before).len(), "{sealed}");
+            assert!(!sealed.contains(MARKER), "{sealed}");
+            desk.repository.write(name, sealed);
+            assert_eq!(said(name, &desk.sops().args(["decrypt", name]).ok()), said(name, &opened));
+        }
+    }
+}
+
+#[test]
+fn master_keys_come_and_go_as_sops_lets_them() {
+    let (desk, other, gpg) = (Desk::new(), AgeKey::new(), GpgHome::new());
+    let fingerprint = gpg.generate("rsa2048");
+    let keys =
+        KeysFolder::new().with("key.txt", &desk.age.identity).with("key.asc", gpg.export(&fingerprint));
+    let product = || desk.product().env("STRONGROOM_KEYS_DIR", keys.path());
+    let sops = || desk.sops().env("GNUPGHOME", gpg.path());
+    let (age, other_age) = (desk.age.recipient.as_str(), other.recipient.as_str());
+    for name in ["a.yaml", "a.json", "a.env", "a.ini", "a.bin"] {
+        let (_, plain) = PLAIN.iter().find(|(found, _)| *found == name).unwrap();
+        desk.repository.write(name, plain);
+        sops().args(["encrypt", "--age", age, "--pgp", &fingerprint, "-i", name]).ok();
+        let before = desk.read(name);
+        for arguments in [
+            &["--add-age", other_age][..],
+            &["--add-age", other_age, "--rm-pgp", &fingerprint],
+            &["--rm-age", &format!("{other_age},{age}")],
+            &["--rm-age", other_age],
+        ] {
+            let rotated = product().arg("rotate").args(arguments).arg(name).ok();
+            let theirs = sops().arg("rotate").args(arguments).arg(name).ok();
+            let sorted = |text: &str| {
+                let mut keys: Vec<_> = named_keys(text).into_iter().map(words).collect();
+                keys.sort();
+                keys
+            };
+            assert_eq!(sorted(&rotated), sorted(&theirs), "{name} {arguments:?}");
+            desk.repository.write(name, rotated);
+            sops().args(["decrypt", name]).ok();
+            desk.repository.write(name, &before);
+        }
+        for (arguments, code) in [
+            (&["--rm-age", age, "--rm-pgp", &fingerprint][..], 1),
+            (&["--add-age", "age1x"], 1),
+            (&["--add-age", "AGE-SECRET-KEY-1STRONGROOM-MARKER"], 1),
+        ] {
+            let output = product().args(["rotate", "-i"]).args(arguments).arg(name).output();
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", output.stderr);
+            assert!(!output.everything().contains(MARKER), "{}", output.stderr);
+            assert_eq!(desk.read(name), before);
+        }
+    }
+    let tampered = desk.read("a.yaml").replace("tag: 1", "tag: 2");
+    desk.repository.write("tampered.yaml", tampered);
+    for (arguments, code) in [
+        (&["-i", "tampered.yaml"][..], 51),
+        (&["absent.yaml"], 2),
+        (&["--add-age", other_age, "absent.yaml"], 49),
+    ] {
+        let (ours, theirs) =
+            (product().arg("rotate").args(arguments).output(), sops().arg("rotate").args(arguments).output());
+        assert_eq!(
+            (ours.status.code(), theirs.status.code()),
+            (Some(code), Some(code)),
+            "{arguments:?}: {}",
+            ours.stderr
+        );
+        assert_eq!(ours.stdout, "");
+    }
+}
+
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_file_of_key_groups_stays_one() {
+    let (desk, other) = (Desk::new(), AgeKey::new());
+    let (one, two) = (&desk.age.recipient, &other.recipient);
+    desk.repository.write(".sops.yaml", format!("creation_rules:\n  - shamir_threshold: 2\n    key_groups:\n      - age: [{one}]\n      - age: [{two}]\n      - age: [{one}, {two}]\n"));
+    desk.repository.write("a.yaml", "a: STRONGROOM-MARKER\n");
+    desk.sops().args(["encrypt", "-i", "a.yaml"]).ok();
+    let before = desk.read("a.yaml");
+    for arguments in [
+        &["rotate", "-i", "a.yaml"][..],
+        &["set", "a.yaml", r#"["b"]"#, "1"],
+        &["unset", "a.yaml", r#"["b"]"#],
+    ] {
+        desk.product().args(arguments).ok();
+        assert_eq!(named_keys(&desk.read("a.yaml")), named_keys(&before), "{arguments:?}");
+        assert_eq!(desk.sops().args(["decrypt", "--extract", r#"["a"]"#, "a.yaml"]).ok(), MARKER);
+    }
+}
+
+#[test]
+fn the_keys_of_the_configuration_are_given_to_a_file_that_is_there() {
+    let (desk, other) = (desk(), AgeKey::new());
+    let (one, two) = (&desk.age.recipient, &other.recipient);
+    let without_keys = |text: &str| {
+        let kept = |line: &&str| (line.contains(':') || line.contains("ENC[")) && !line.contains("enc: |");
+        text.lines().filter(kept).filter(|line| !line.contains("recipient")).map(words).collect::<Vec<_>>()
+    };
+    for groups in [
+        format!("age: '{one},{two}'"),
+        format!("age: {two}"),
+        format!("key_groups: [{{age: [{one}]}}, {{age: [{one}, {two}]}}]"),
+        format!("age: {one}"),
+    ] {
+        desk.repository.write(".sops.yaml", format!("creation_rules:\n  - {groups}\n"));
+        for (name, _) in PLAIN {
+            let (ours, theirs) = both(&desk, name, &["updatekeys", "--yes"]);
+            assert_eq!((code(&ours), code(&theirs)), (0, 0), "{groups}: {} {}", ours.stderr, theirs.stderr);
+            let (old, new) = (desk.read(name), desk.read(&format!("ours/{name}")));
+            assert_eq!(
+                named_keys(&new).len(),
+                named_keys(&desk.read(&format!("theirs/{name}"))).len(),
+                "{groups}\n{new}"
+            );
+            // Neither a value nor the MAC changed.
+            assert_eq!(ciphertexts(&new), ciphertexts(&old), "{groups}");
+            if name == "a.yaml" && !groups.contains("key_groups") {
+                assert_eq!(without_keys(&new), without_keys(&old), "{groups}");
+            }
+            if theirs.stdout.is_empty() {
+                assert!(ours.stderr.contains("is up to date") && new == old, "{}", ours.stderr);
+            } else {
+                let told: BTreeSet<_> = theirs.stdout.lines().map(words).collect();
+                let lines: BTreeSet<_> = ours.stderr.lines().map(words).collect();
+                let missing: Vec<_> =
+                    told.difference(&lines).filter(|line| !line.starts_with("The following")).collect();
+                assert!(missing.is_empty(), "{missing:?}: {}", ours.stderr);
+            }
+            let identity = if groups.contains(one.as_str()) { &desk.age.identity } else { &other.identity };
+            let opened =
+                desk.sops().env("SOPS_AGE_KEY", identity).arg("decrypt").arg(format!("ours/{name}")).ok();
+            assert_eq!(said(name, &opened), said(name, &desk.sops().args(["decrypt", name]).ok()));
+        }
+    }
+}
+
+#[test]
+fn updatekeys_asks_and_a_file_that_fails_does_not_keep_the_others_from_theirs() {
+    let (desk, other) = (desk(), AgeKey::new());
+    let before = desk.read("a.yaml");
+    let update = |stdin: &str| desk.product().args(["updatekeys", "a.yaml"]).stdin(stdin).output();
+    let none = update("y\n");
+    assert_eq!((code(&none), desk.read("a.yaml") == before), (1, true), "{}", none.stderr);
+    assert!(none.stderr.contains("no .sops.yaml"), "{}", none.stderr);
+    let rule = format!("creation_rules:\n  - age: '{},{}'\n", desk.age.recipient, other.recipient);
+    desk.repository.write(".sops.yaml", rule);
+    for (stdin, expected, message) in [("", 1, "nobody agreed"), ("what\nn\n", 0, "a.yaml stays as it is")] {
+        let output = update(stdin);
+        assert_eq!((code(&output), output.stdout.as_str()), (expected, ""), "{}", output.stderr);
+        assert!(output.stderr.contains(message) && output.stderr.contains("+++ age1"), "{}", output.stderr);
+        assert_eq!(desk.read("a.yaml"), before);
+    }
+    let output = update("y\n");
+    assert_eq!((code(&output), desk.read("a.yaml") == before), (0, false), "{}", output.stderr);
+    desk.repository.write("plain.yaml", "a: STRONGROOM-MARKER\n");
+    let output = desk.product().args(["updatekeys", "-y", "plain.yaml", "absent.yaml", "a.json"]).output();
+    assert_eq!(code(&output), 1);
+    assert!(output.stderr.contains("plain.yaml: the file has no SOPS metadata"), "{}", output.stderr);
+    assert!(output.stderr.contains("absent.yaml: there is no such file"), "{}", output.stderr);
+    assert!(desk.read("a.json").contains(&other.recipient) && !output.everything().contains(MARKER));
 }

@@ -329,7 +329,7 @@ fn a_sops_file_without_a_usable_key() {
 
 #[test]
 fn a_sops_file_that_was_changed() {
-    const EDITED: &str = "help: change encrypted files with `sops edit` or `sops set` only";
+    const EDITED: &str = "help: change encrypted files with `strongroom edit` or `strongroom set` only";
     let key = AgeKey::new();
     let sealed = sealed_to(&key);
     let line = |start: &str| sealed.lines().find(|line| line.starts_with(start)).unwrap().to_owned();

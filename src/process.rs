@@ -154,6 +154,38 @@ pub fn replace(
     }
 }
 
+/// Runs `program` at the terminal of this process and in its environment, to its end, and gives its exit code. It is looked up
+/// on `PATH`, and asked to end when the future is dropped.
+pub async fn attend(program: &Path, args: &[OsString]) -> Result<i32, ProcessError> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
+    let mut command = Command::new(program);
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => ProcessError::NotFound { program: program.to_owned() },
+        _ => ProcessError::Start { program: program.to_owned(), source },
+    };
+    let mut child = command.args(args).spawn().map_err(failed)?;
+    let mut guest = Guest(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let status = child.wait().await;
+    guest.0 = None;
+    let status = status.map_err(|source| ProcessError::Pipe { program: program.to_owned(), source })?;
+    status.code().ok_or_else(|| ProcessError::Killed {
+        program: program.to_owned(),
+        signal: status.signal().unwrap_or_default(),
+    })
+}
+
+/// A program that shares the terminal, as long as it runs.
+struct Guest(Option<Pid>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(id) = self.0 {
+            // It may have ended just now.
+            let _ = rustix::process::kill_process(id, Signal::TERM);
+        }
+    }
+}
+
 /// A file without a name, in memory, that a program can inherit.
 ///
 /// On Linux it is a sealed `memfd`; elsewhere a private temporary file that is unlinked before it is written.

@@ -12,6 +12,10 @@ pub enum Termination {
     Interrupt,
     /// `SIGTERM`, from a supervisor.
     Terminate,
+    /// `SIGHUP`: the terminal is gone.
+    Hangup,
+    /// `SIGQUIT`, from a terminal.
+    Quit,
 }
 
 impl Termination {
@@ -20,6 +24,8 @@ impl Termination {
         match self {
             Self::Interrupt => 130,
             Self::Terminate => 143,
+            Self::Hangup => 129,
+            Self::Quit => 131,
         }
     }
 }
@@ -29,6 +35,8 @@ impl fmt::Display for Termination {
         f.write_str(match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::Hangup => "SIGHUP",
+            Self::Quit => "SIGQUIT",
         })
     }
 }
@@ -36,12 +44,27 @@ impl fmt::Display for Termination {
 /// Listens from now on, and waits for the first of them. Where they cannot be listened for, it waits forever and the
 /// default action holds. To be called inside the runtime.
 pub fn termination() -> impl Future<Output = Termination> + Send {
-    let listeners = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    async {
-        let (Ok(mut interrupt), Ok(mut terminate)) = listeners else { return std::future::pending().await };
+    either(
+        (SignalKind::interrupt(), Termination::Interrupt),
+        (SignalKind::terminate(), Termination::Terminate),
+    )
+}
+
+/// As [`termination`], for the other signals that end a process by default, with what it has yet to take away.
+pub fn abandonment() -> impl Future<Output = Termination> + Send {
+    either((SignalKind::hangup(), Termination::Hangup), (SignalKind::quit(), Termination::Quit))
+}
+
+fn either(
+    first: (SignalKind, Termination),
+    second: (SignalKind, Termination),
+) -> impl Future<Output = Termination> + Send {
+    let listeners = (signal(first.0), signal(second.0));
+    async move {
+        let (Ok(mut one), Ok(mut other)) = listeners else { return std::future::pending().await };
         tokio::select! {
-            _ = interrupt.recv() => Termination::Interrupt,
-            _ = terminate.recv() => Termination::Terminate,
+            _ = one.recv() => first.1,
+            _ = other.recv() => second.1,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Finds the tools that `e2e/tools/get` put into the cache.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The pinned tool of this name: `helm`, `helm3`, `helm-min`, `sops`, `sops-min`, `vals`, `age`, `moto`, `bao`.
@@ -11,13 +12,17 @@ pub fn tool(name: &str) -> PathBuf {
 
 /// A program of the machine, such as `gpg`.
 pub fn on_path(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
+    std::env::split_paths(&path())
         .map(|folder| folder.join(name))
         .find(|program| program.exists())
         .unwrap_or_else(|| {
             panic!("{name} is not on this machine\nhelp: run `make test` as root once, or install {name}")
         })
+}
+
+/// Where programs of the machine are.
+pub fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
 }
 
 /// The top of the source tree.

@@ -16,6 +16,7 @@ use crate::render::Renderer;
 use crate::secret::Secret;
 use crate::sops::amend::Amendable;
 use crate::sops::change::{self, ChangeError, Changed};
+use crate::sops::open::OpenOptions;
 use crate::sops::path::TreePath;
 
 /// sops's exit code for a path or value that is none.
@@ -48,7 +49,16 @@ pub(super) async fn unset(args: &Unset, renderer: &Renderer) -> Result<Secret<Ve
 }
 
 /// Opens a file that is to be changed.
-async fn open(args: &Existing, renderer: &Renderer) -> Result<Amendable, Failure> {
+pub(super) async fn open(args: &Existing, renderer: &Renderer) -> Result<Amendable, Failure> {
+    open_by(args, renderer, renderer.opener.sops).await
+}
+
+/// The same, as `options` say.
+pub(super) async fn open_by(
+    args: &Existing,
+    renderer: &Renderer,
+    options: OpenOptions,
+) -> Result<Amendable, Failure> {
     let name = args.file.display().to_string();
     if args.file == Path::new("-") {
         return Err(Failure { code: 100, ..Failure::usage("stdin has no place: name a file") });
@@ -57,8 +67,8 @@ async fn open(args: &Existing, renderer: &Renderer) -> Result<Amendable, Failure
     let indent = indent(args.config.as_ref())?;
     let text = text_of(bytes.expose()).map_err(|error| Failure::of(format!("decrypt {name}"), &error))?;
     let format = format_of(args.input_type.as_deref(), &name, text);
-    let (opener, scope) = (&renderer.opener, scope(&args.file, renderer)?.of_file(&name));
-    let opened = Amendable::open(text, format, &opener.keyring, &scope, opener.sops, indent).await;
+    let (keyring, scope) = (&renderer.opener.keyring, scope(&args.file, renderer)?.of_file(&name));
+    let opened = Amendable::open(bytes, format, keyring, &scope, options, indent).await;
     opened.map_err(|error| unopened(format!("decrypt {name}"), &error))
 }
 

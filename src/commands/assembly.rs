@@ -135,7 +135,7 @@ pub(super) fn renderer(
     let clouds = Clouds::new(trust, environment, &addresses);
     let keyring = Arc::new(keyring(operator, trust, environment, &policy, clouds.holders())?);
     let clusters = kubernetes::Settings { person: trust == Trust::Person, ..kubernetes::Settings::default() };
-    let sops = OpenOptions { ignore_mac: operator.ignore_mac };
+    let sops = OpenOptions { ignore_mac: operator.ignore_mac, ..OpenOptions::default() };
     let Clouds { aws, azure, google, vault, .. } = clouds;
     let ambient = Ambient {
         environment: environment.clone(),

@@ -93,7 +93,11 @@ fn plain_name(path: &Path) -> PathBuf {
 }
 
 /// What flags say of the file `name`, where they have `named` keys too, and else the rule of `.sops.yaml`.
-fn envelope(name: &Path, args: &authoring::Creation, named: Vec<SealedKey>) -> Result<Envelope, Failure> {
+pub(super) fn envelope(
+    name: &Path,
+    args: &authoring::Creation,
+    named: Vec<SealedKey>,
+) -> Result<Envelope, Failure> {
     let said = stated(args);
     let context = args.keys.context().map_err(|error| Failure::of("encrypt", &error))?;
     let (rule, indent) = match (rule_of(name, args.config.as_ref(), context), named.is_empty()) {
@@ -136,10 +140,15 @@ fn stated(args: &authoring::Creation) -> Option<Stated> {
 }
 
 /// The keys of flags and variables, with the exit code of sops for a context that is none.
-fn named_keys(args: &authoring::Creation) -> Result<Vec<SealedKey>, Failure> {
+pub(super) fn named_keys(args: &authoring::Creation) -> Result<Vec<SealedKey>, Failure> {
     let failed = |error| Failure::of("encrypt", &error);
     args.keys.context().map_err(|error| Failure { code: 6, ..failed(error) })?;
     args.keys.named().map_err(failed)
+}
+
+/// The rule for the file `name`, where there is one.
+pub(super) fn creation_of(name: &Path, config: Option<&PathBuf>) -> Result<Option<Creation>, Failure> {
+    rule_of(name, config, Vec::new()).map(|(rule, _)| rule).map_err(unusable)
 }
 
 type Found = (Option<Creation>, Indent);

@@ -4,12 +4,15 @@ mod amend;
 mod assembly;
 mod check;
 mod docs;
+mod edit;
 mod encrypt;
 mod environ;
 mod explain;
 mod files;
 mod generate;
 mod open;
+mod private;
+mod rotate;
 mod serve;
 mod template;
 mod terminal;
@@ -160,8 +163,16 @@ async fn once(cli: Cli, environment: Environment) -> Result<Secret<Vec<u8>>, Fai
         }
         Command::Decrypt(args) => open::decrypt(&args, &renderer(Trust::Person)?).await,
         Command::Encrypt(args) => encrypt::run(&args, &operator, &environment).await,
+        Command::Edit(args) => edit::run(&args, &operator, &renderer(Trust::Person)?, &environment).await,
         Command::Set(args) => amend::set(&args, &renderer(Trust::Person)?).await,
         Command::Unset(args) => amend::unset(&args, &renderer(Trust::Person)?).await,
+        Command::Rotate(args) => {
+            rotate::rotate(&args, &operator, &renderer(Trust::Person)?, &environment).await
+        }
+        Command::UpdateKeys(args) => {
+            let wrappers = assembly::wrappers(&operator, &environment, &[])?;
+            rotate::update_keys(&args, &renderer(Trust::Person)?, &wrappers).await
+        }
         Command::Resolve(args) => {
             let renderer = renderer(Trust::Person)?;
             terminal.watch(&observer, open::resolve(&args, &renderer)).await

@@ -58,6 +58,19 @@ impl Terminal {
     }
 }
 
+/// The line that the person types after `question`; `None` where nobody answers.
+pub(super) async fn ask(question: &str) -> Option<String> {
+    let _ = io::stderr().write_all(question.as_bytes());
+    let (send, answer) = tokio::sync::oneshot::channel();
+    // On a thread of the runtime it would keep a process from ending that is told to.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line);
+        let _ = send.send(matches!(read, Ok(1..)).then_some(line));
+    });
+    answer.await.ok().flatten()
+}
+
 fn told(stage: Stage, took: Duration) -> String {
     let what = match stage {
         Stage::Queue | Stage::Receive => "waiting for keys and stores",

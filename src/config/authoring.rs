@@ -1,6 +1,6 @@
 //! Arguments of the commands that write SOPS files, in sops's own spellings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -69,6 +69,174 @@ pub struct Existing {
     /// above it.
     #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  strongroom rotate -i secrets.yaml
+  # A key comes, and another one goes
+  strongroom rotate -i --add-age age1… --rm-pgp 85D77543B3D624B63CEA9E6DBC17301B491B3F21 secrets.yaml";
+
+const UPDATEKEYS_EXAMPLES: &str = "\
+Examples:
+  # Once .sops.yaml has changed
+  strongroom updatekeys secrets.yaml
+  strongroom updatekeys --yes secrets/*.yaml";
+
+/// Arguments of `rotate`.
+#[derive(Args, Debug)]
+#[command(after_help = ROTATE_EXAMPLES)]
+pub struct Rotate {
+    /// Which file.
+    #[command(flatten)]
+    pub existing: Existing,
+    /// Write the file over the old one.
+    #[arg(short, long, conflicts_with = "output")]
+    pub in_place: bool,
+    /// Write to this file and not to stdout.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Encryption context for keys of AWS KMS that are added: `name:value`, comma-separated.
+    #[arg(long, value_name = "LIST")]
+    pub encryption_context: Option<String>,
+    /// age recipients or SSH public keys that are added, comma-separated.
+    #[arg(long, value_name = "LIST")]
+    pub add_age: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_age: Option<String>,
+    /// Fingerprints of OpenPGP keys that are added.
+    #[arg(long, value_name = "LIST")]
+    pub add_pgp: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_pgp: Option<String>,
+    /// ARNs of keys of AWS KMS that are added.
+    #[arg(long, value_name = "LIST")]
+    pub add_kms: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_kms: Option<String>,
+    /// Keys of Google Cloud KMS that are added.
+    #[arg(long, value_name = "LIST")]
+    pub add_gcp_kms: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_gcp_kms: Option<String>,
+    /// Keys of HuaweiCloud KMS that are added.
+    #[arg(long, value_name = "LIST")]
+    pub add_hckms: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_hckms: Option<String>,
+    /// Keys of Azure Key Vault that are added.
+    #[arg(long, value_name = "LIST")]
+    pub add_azure_kv: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_azure_kv: Option<String>,
+    /// Keys of transit of Vault or OpenBao that are added.
+    #[arg(long, value_name = "LIST")]
+    pub add_hc_vault_transit: Option<String>,
+    /// Those that are removed.
+    #[arg(long, value_name = "LIST")]
+    pub rm_hc_vault_transit: Option<String>,
+}
+
+impl Rotate {
+    /// The keys that the file is to get.
+    pub fn added(&self) -> Result<Vec<SealedKey>, NameError> {
+        let context = self.encryption_context.as_deref().unwrap_or_default();
+        keys_of(
+            [
+                &self.add_age,
+                &self.add_pgp,
+                &self.add_kms,
+                &self.add_gcp_kms,
+                &self.add_hckms,
+                &self.add_azure_kv,
+                &self.add_hc_vault_transit,
+            ],
+            context,
+        )
+    }
+
+    /// The keys that the file is to lose.
+    pub fn removed(&self) -> Result<Vec<SealedKey>, NameError> {
+        keys_of(
+            [
+                &self.rm_age,
+                &self.rm_pgp,
+                &self.rm_kms,
+                &self.rm_gcp_kms,
+                &self.rm_hckms,
+                &self.rm_azure_kv,
+                &self.rm_hc_vault_transit,
+            ],
+            "",
+        )
+    }
+}
+
+fn keys_of(lists: [&Option<String>; 7], context: &str) -> Result<Vec<SealedKey>, NameError> {
+    let [age, pgp, kms, gcp_kms, hckms, azure, transit] =
+        lists.map(|list| list.as_deref().unwrap_or_default());
+    let context = &named::context(context)?;
+    named::Lists { age, pgp, kms, context, profile: None, gcp_kms, hckms, azure, transit }.keys()
+}
+
+/// Arguments of `updatekeys`.
+#[derive(Args, Debug)]
+#[command(after_help = UPDATEKEYS_EXAMPLES)]
+pub struct UpdateKeys {
+    /// The encrypted files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// What sops took the files for, where neither name nor content tells.
+    #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
+    pub input_type: Option<String>,
+    /// The configuration with the creation rules; by default the nearest .sops.yaml of this folder and those above it.
+    #[arg(long, env = "SOPS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl UpdateKeys {
+    /// One of the files.
+    pub fn existing(&self, file: &Path) -> Existing {
+        Existing { file: file.to_owned(), input_type: self.input_type.clone(), config: self.config.clone() }
+    }
+}
+
+const EDIT_EXAMPLES: &str = "\
+Examples:
+  strongroom edit secrets.yaml
+  # A file that is not there yet, by the rule of .sops.yaml that matches its name, or to one key
+  strongroom edit new.yaml
+  SOPS_EDITOR='code --wait' strongroom edit --age age1… new.yaml";
+
+/// Arguments of `edit`.
+#[derive(Args, Debug)]
+#[command(after_help = EDIT_EXAMPLES)]
+pub struct Edit {
+    /// The encrypted file, or a new one.
+    pub file: PathBuf,
+    /// What sops took the file for, where neither its name nor its content tells.
+    #[arg(long, value_name = "FORMAT", value_parser = FileFormat::NAMES)]
+    pub input_type: Option<String>,
+    /// With which keys and how, for a new file.
+    #[command(flatten)]
+    pub creation: Creation,
+}
+
+impl Edit {
+    /// The file where it is there.
+    pub fn existing(&self) -> Existing {
+        let (input_type, config) = (self.input_type.clone(), self.creation.config.clone());
+        Existing { file: self.file.clone(), input_type, config }
+    }
 }
 
 /// Arguments of `set`.

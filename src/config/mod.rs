@@ -19,7 +19,7 @@ use clap_complete::Shell;
 
 use crate::sops::file::FileFormat;
 
-pub use authoring::{Encrypt, Set, Unset};
+pub use authoring::{Edit, Encrypt, Rotate, Set, Unset, UpdateKeys};
 pub use operator::Operator;
 
 const EXAMPLES: &str = "\
@@ -97,12 +97,24 @@ pub enum Command {
     /// Values and comments are encrypted where they stand; order, style and everything else stays. The keys are those that are
     /// named here, else those of the first rule of .sops.yaml that matches the file's name.
     Encrypt(Box<Encrypt>),
+    /// Change an encrypted file in an editor, or make a new one.
+    ///
+    /// The editor is that of SOPS_EDITOR or EDITOR, else vim, nano or vi. The plaintext is in memory, never on a disk, and gone in
+    /// the end. What did not change keeps its ciphertext. Exit code 200: nothing was changed.
+    Edit(Box<Edit>),
     /// Put one value into an encrypted file.
     ///
     /// Everything else stays: order, comments and style, and the ciphertext of what did not change.
     Set(Set),
     /// Take one value out of an encrypted file.
     Unset(Unset),
+    /// Encrypt a file anew with a new data key, and add or remove master keys.
+    Rotate(Box<Rotate>),
+    /// Give encrypted files the master keys of the rule that matches their names.
+    ///
+    /// Says which keys come and go, and asks. The data key stays, so a key that goes has seen it: `rotate` makes a new one.
+    #[command(name = "updatekeys")]
+    UpdateKeys(UpdateKeys),
     /// Print YAML or JSON with its references resolved.
     Resolve(Resolve),
     /// Print what one reference resolves to.

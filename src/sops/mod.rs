@@ -18,6 +18,7 @@ mod mac;
 pub mod metadata;
 pub mod open;
 pub mod path;
+mod people;
 pub mod rules;
 pub mod seal;
 pub mod shamir;

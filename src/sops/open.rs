@@ -24,6 +24,8 @@ const KNOWN: (u32, u32) = (3, 13);
 pub struct OpenOptions {
     /// Open a file whose MAC is missing or wrong. Its encrypted values are still proven one by one.
     pub ignore_mac: bool,
+    /// Write YAML as a person edits it: text without quotes where none are needed, and many lines as lines.
+    pub for_people: bool,
 }
 
 /// A file that was opened.
@@ -127,6 +129,7 @@ impl<'t> SealedFile<'t> {
         let anchors = self.stream.anchors();
         let blocks = cut::blocks(self.text, &self.stream);
         let mut walk = Walk::new(self.text, &self.stream, &self.metadata, cipher, &anchors, &blocks);
+        walk.for_people = options.for_people;
         for document in &self.stream.documents {
             walk.document(document)?;
         }
@@ -272,7 +275,7 @@ pub enum SopsError {
     Edit(#[from] EditError),
 }
 
-const MAC_HELP: &str = "change encrypted files with `sops edit` or `sops set` only; an operator can open the file as it is with `--ignore-mac`";
+const MAC_HELP: &str = "change encrypted files with `strongroom edit` or `strongroom set` only; an operator can open the file as it is with `--ignore-mac`";
 
 impl Fault for SopsError {
     fn class(&self) -> Class {
@@ -293,7 +296,7 @@ pub enum ValueError {
     Cipher(#[from] CipherError),
     /// In plain text where the rule asks for encryption.
     #[error(
-        "it is not encrypted, though the rule of the file says it is\nhelp: change encrypted files with `sops edit` or `sops set` only"
+        "it is not encrypted, though the rule of the file says it is\nhelp: change encrypted files with `strongroom edit` or `strongroom set` only"
     )]
     Plain,
     /// A key of a mapping that is not a string to go-yaml.
@@ -490,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_wrong_mac_can_be_ignored_but_no_value_that_is_changed() {
-        let options = OpenOptions { ignore_mac: true };
+        let options = OpenOptions { ignore_mac: true, ..OpenOptions::default() };
         let changed = vector("regex.enc.yaml").replace("name: app", "name: other");
         let opened =
             SealedFile::read(&changed, Format::Yaml).unwrap().open(&data_key("regex"), options).unwrap();
@@ -514,7 +517,7 @@ mod tests {
 
     /// Opens a file whose MAC nobody made.
     fn open_sealed(text: &str, format: Format) -> Result<String, SopsError> {
-        let options = OpenOptions { ignore_mac: true };
+        let options = OpenOptions { ignore_mac: true, ..OpenOptions::default() };
         SealedFile::read(text, format)?.open(&key(), options).map(|opened| opened.text.expose().clone())
     }
 

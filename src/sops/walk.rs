@@ -12,6 +12,7 @@ use super::cut::{self, Block};
 use super::mac::Mac;
 use super::metadata::Metadata;
 use super::open::{SopsError, ValueError};
+use super::people;
 use super::rules::{Reach, Rule};
 use crate::document::edit::{Edits, quote};
 use crate::document::scalar::{self, Scalar};
@@ -50,6 +51,10 @@ pub(super) struct Walk<'a> {
     /// Bytes of paths that were hashed.
     hashed: usize,
     first: bool,
+    /// Whether text is written as a person edits it.
+    pub(super) for_people: bool,
+    /// The collection that is being walked.
+    around: Option<&'a Node>,
 }
 
 #[derive(Clone, Copy)]
@@ -128,6 +133,8 @@ impl<'a> Walk<'a> {
             expanded: 0,
             hashed: 0,
             first: true,
+            for_people: false,
+            around: None,
         }
     }
 
@@ -163,6 +170,7 @@ impl<'a> Walk<'a> {
     fn next(&mut self, level: &mut Level<'a>) -> Result<Option<Visit<'a>>, SopsError> {
         let at = level.next;
         level.next += 1;
+        self.around = Some(level.node);
         match &level.node.kind {
             Kind::Mapping(entries) => match entries.get(at) {
                 Some((key, value)) => self.entry(level, key, value).map(Some),
@@ -301,7 +309,10 @@ impl<'a> Walk<'a> {
     fn replace_text(&mut self, node: &Node, mut bytes: Secret<Vec<u8>>) -> Result<(), SopsError> {
         match String::from_utf8(std::mem::take(bytes.expose_mut())).map(Secret::new) {
             Ok(text) => {
-                self.edits.replace(node, quote(text.expose()));
+                let around = self.around.filter(|_| self.for_people && self.format == Format::Yaml);
+                let written =
+                    around.and_then(|around| people::written(self.text, around, node, text.expose()));
+                self.edits.replace(node, written.unwrap_or_else(|| quote(text.expose())));
                 self.leaves.push(text);
             }
             Err(_) if self.format == Format::Json => return Err(self.error(node, ValueError::Json)),

@@ -176,7 +176,7 @@ pub enum SealError {
     Flat(SopsError),
     /// It has metadata, or a key of that name.
     #[error(
-        "the file is encrypted already, or has a key that is called as sops calls its metadata (`sops`)\nhelp: change an encrypted file with `sops edit` or `sops set`"
+        "the file is encrypted already, or has a key that is called as sops calls its metadata (`sops`)\nhelp: change an encrypted file with `strongroom edit` or `strongroom set`"
     )]
     Encrypted,
     /// Nothing at all.
