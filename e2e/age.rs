@@ -10,55 +10,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use support::MARKER;
+use support::desk::Desk;
 use support::keys::{AgeKey, KeysFolder};
 use support::process::Run;
-use support::product::{generate, program, strongroom};
+use support::product::{generate, program};
 use support::repository::Repository;
-use support::sops::sops;
 use support::tools::on_path;
-
-/// A folder in which commands run, with an identity that both programs have.
-struct Desk {
-    repository: Repository,
-    keys: KeysFolder,
-    identity: String,
-}
-
-impl Desk {
-    fn with(identity: &str) -> Self {
-        let keys = KeysFolder::new().with("key.txt", identity);
-        Self { repository: Repository::new(), keys, identity: identity.to_owned() }
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        self.repository.write(name, content);
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.repository.path().join(name)).unwrap()
-    }
-
-    fn product(&self) -> Run {
-        strongroom().env("STRONGROOM_KEYS_DIR", self.keys.path()).directory(self.repository.path())
-    }
-
-    fn sops(&self) -> Run {
-        sops().env("SOPS_AGE_KEY", &self.identity).directory(self.repository.path())
-    }
-}
 
 #[test]
 fn post_quantum_keys_open_and_seal_as_those_of_sops() {
-    let (own, other, plain) = (AgeKey::post_quantum(), AgeKey::post_quantum(), format!("a: {MARKER}\n"));
-    let desk = Desk::with(&own.identity);
-    desk.write("ours.yaml", &plain);
-    desk.write("theirs.yaml", &plain);
+    let (desk, other) = (Desk::of(AgeKey::post_quantum()), AgeKey::post_quantum());
+    let plain = format!("a: {MARKER}\n");
+    desk.repository.write("ours.yaml", &plain);
+    desk.repository.write("theirs.yaml", &plain);
     // As sops, each key has a sealed data key of its own, so an older key may stand beside it.
-    let recipients = format!("{},{}", own.recipient, AgeKey::new().recipient);
+    let recipients = format!("{},{}", desk.age.recipient, AgeKey::new().recipient);
     desk.product().args(["encrypt", "-i", "--age", &recipients, "ours.yaml"]).ok();
     desk.sops().args(["encrypt", "-i", "--age", &recipients, "theirs.yaml"]).ok();
     for name in ["ours.yaml", "theirs.yaml"] {
-        assert!(desk.read(name).contains(&own.recipient) && !desk.read(name).contains(MARKER));
+        assert!(desk.read(name).contains(&desk.age.recipient) && !desk.read(name).contains(MARKER));
         assert_eq!(desk.sops().args(["decrypt", name]).ok(), plain, "{name}");
         assert_eq!(desk.product().args(["decrypt", name]).ok().replace('"', ""), plain, "{name}");
         let keys = KeysFolder::new().with("key.txt", &other.identity);
@@ -72,7 +42,7 @@ fn post_quantum_keys_open_and_seal_as_those_of_sops() {
         if c.is_ascii_alphanumeric() {
             let mut changed = sealed.clone();
             changed.replace_range(at..=at, if c == 'A' { "B" } else { "A" });
-            desk.write("changed.yaml", changed);
+            desk.repository.write("changed.yaml", changed);
             for run in [desk.product(), desk.sops()] {
                 let output = run.args(["decrypt", "changed.yaml"]).output();
                 assert_eq!(output.status.code(), Some(128), "byte {at}: {}", output.stderr);
@@ -135,14 +105,19 @@ impl Plugin {
         word(&format!("age1{}", self.name))
     }
 
-    fn identity(&self) -> String {
-        word(&format!("age-plugin-{}-", self.name)).to_uppercase()
+    /// A desk with an identity of the plugin.
+    fn desk(&self) -> Desk {
+        Desk::of(AgeKey { identity: identity(self.name), recipient: self.recipient() })
     }
 
     /// Whether it was run since this was asked last.
     fn ran(&self) -> bool {
         fs::remove_file(self.folder.path().join(format!("age-plugin-{}.ran", self.name))).is_ok()
     }
+}
+
+fn identity(plugin: &str) -> String {
+    word(&format!("age-plugin-{plugin}-")).to_uppercase()
 }
 
 fn word(prefix: &str) -> String {
@@ -152,10 +127,10 @@ fn word(prefix: &str) -> String {
 #[test]
 fn a_plugin_seals_and_opens_as_for_sops() {
     let (plugin, other, plain) = (Plugin::new("test"), AgeKey::new(), format!("a: {MARKER}\n"));
-    let desk = Desk::with(&plugin.identity());
+    let desk = plugin.desk();
     let recipients = format!("{},{}", other.recipient, plugin.recipient());
-    desk.write("ours.yaml", &plain);
-    desk.write("theirs.yaml", &plain);
+    desk.repository.write("ours.yaml", &plain);
+    desk.repository.write("theirs.yaml", &plain);
     let encrypt = ["encrypt", "-i", "--age", &recipients];
     desk.product().env("PATH", plugin.path()).args(encrypt).arg("ours.yaml").ok();
     desk.sops().env("PATH", plugin.path()).args(encrypt).arg("theirs.yaml").ok();
@@ -170,9 +145,9 @@ fn a_plugin_seals_and_opens_as_for_sops() {
 #[test]
 fn a_render_for_argo_cd_runs_no_plugin_and_says_so() {
     let plugin = Plugin::new("test");
-    let desk = Desk { repository: Repository::with_secret_chart(), ..Desk::with(&plugin.identity()) };
-    desk.write("app/values.yaml", "password: x\n");
-    desk.write("app/secrets.yaml", format!("password: {MARKER}\n"));
+    let desk = Desk { repository: Repository::with_secret_chart(), ..plugin.desk() };
+    desk.repository.write("app/values.yaml", "password: x\n");
+    desk.repository.write("app/secrets.yaml", format!("password: {MARKER}\n"));
     let encrypt = ["encrypt", "-i", "--age", &plugin.recipient(), "app/secrets.yaml"];
     desk.product().env("PATH", plugin.path()).args(encrypt).ok();
     assert!(plugin.ran());
@@ -202,8 +177,8 @@ fn a_plugin_that_does_not_do_its_work_says_why() {
         ("asks", "age-plugin-asks failed: ", "wrong PIN"),
     ] {
         let plugin = Plugin::new(name);
-        let desk = Desk::with(&plugin.identity());
-        desk.write("a.yaml", format!("a: {MARKER}\n"));
+        let desk = plugin.desk();
+        desk.repository.write("a.yaml", format!("a: {MARKER}\n"));
         let encrypt = ["encrypt", "--age", &plugin.recipient(), "a.yaml"];
         let told = desk.product().env("PATH", plugin.path()).args(encrypt).fails();
         assert!(told.contains(sealing) && !told.contains(MARKER), "{told}");
@@ -213,13 +188,13 @@ fn a_plugin_that_does_not_do_its_work_says_why() {
             .env("PATH", other.path())
             .args(["encrypt", "-i", "--age", &other.recipient(), "a.yaml"])
             .ok();
-        desk.write("a.yaml", desk.read("a.yaml").replace(&other.recipient(), &plugin.recipient()));
+        desk.repository.write("a.yaml", desk.read("a.yaml").replace(&other.recipient(), &plugin.recipient()));
         let told = desk.product().env("PATH", plugin.path()).args(["decrypt", "a.yaml"]).fails();
         assert!(told.contains(opening) && !told.contains(MARKER), "{told}");
     }
     let plugin = Plugin::new("test");
-    let desk = Desk::with(&word("age-plugin-other-").to_uppercase());
-    desk.write("a.yaml", format!("a: {MARKER}\n"));
+    let desk = Desk::of(AgeKey { identity: identity("other"), recipient: plugin.recipient() });
+    desk.repository.write("a.yaml", format!("a: {MARKER}\n"));
     let encrypt = |path: &str| {
         let run = desk.product().env("PATH", path).args(["encrypt", "--age", &plugin.recipient(), "a.yaml"]);
         run.directory(plugin.folder.path()).arg("--output").arg("/dev/null").fails()
@@ -243,8 +218,8 @@ fn a_plugin_that_does_not_do_its_work_says_why() {
 #[test]
 fn what_a_plugin_asks_is_answered_on_the_terminal_and_not_shown_there() {
     let plugin = Plugin::new("asks");
-    let desk = Desk::with(&plugin.identity());
-    desk.write("a.yaml", "a: plain\n");
+    let desk = plugin.desk();
+    desk.repository.write("a.yaml", "a: plain\n");
     let encrypt = format!("encrypt -i --age {} a.yaml", plugin.recipient());
     for arguments in [encrypt.as_str(), "decrypt a.yaml >result"] {
         let command = format!("'{}' {arguments}", program().display());

@@ -23,7 +23,11 @@ pub struct Desk {
 impl Desk {
     /// With a new key.
     pub fn new() -> Self {
-        let age = AgeKey::new();
+        Self::of(AgeKey::new())
+    }
+
+    /// With this key.
+    pub fn of(age: AgeKey) -> Self {
         Self { repository: Repository::new(), keys: KeysFolder::new().with("key.txt", &age.identity), age }
     }
 
