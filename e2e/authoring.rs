@@ -8,10 +8,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use strongroom::document::{Format, Kind, Node, parse};
 use support::MARKER;
 use support::desk::Desk;
 use support::differential::{Bench, Sealer, assert_flat, assert_same, json_cases, yaml_cases};
-use support::documents::{binary, dotenv, ini};
+use support::documents::{Commented, Dice, binary, dotenv, ini};
 use support::keys::AgeKey;
 use support::sops::sops_of;
 
@@ -20,6 +21,8 @@ const SEED: u64 = 20_260_707;
 const FILES: usize = 24;
 /// Of one document each.
 const FLAT: usize = 48;
+/// Files of many comments.
+const REMARKED: usize = 60;
 
 #[test]
 fn sops_opens_the_random_yaml_that_the_product_sealed() {
@@ -279,4 +282,107 @@ fn decrypt_writes_what_it_prints_for_the_owner_only_and_whole_or_not_at_all() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".strongroom-"));
     assert_eq!(left.count(), 0);
+}
+
+/// Whether each value is encrypted, in order. An encrypted comment of a list is an item where sops wrote the file.
+fn encrypted(text: &str) -> Vec<bool> {
+    fn walk(node: &Node, found: &mut Vec<bool>) {
+        match &node.kind {
+            Kind::Mapping(entries) => entries.iter().for_each(|(_, value)| walk(value, found)),
+            Kind::Sequence(items) => items.iter().for_each(|item| walk(item, found)),
+            _ => match node.text() {
+                Some(text) if text.ends_with(",type:comment]") => {}
+                text => found.push(text.is_some_and(|text| text.starts_with("ENC["))),
+            },
+        }
+    }
+    let mut found = Vec::new();
+    for root in parse(text, Format::Yaml).unwrap().documents {
+        for (_, value) in root.entries().iter().filter(|(key, _)| key.text() != Some("sops")) {
+            walk(value, &mut found);
+        }
+    }
+    found
+}
+
+const REMARKS: &str = "\
+# @ of the first key only
+a: STRONGROOM-MARKER
+b: plain # @ of b
+c: # @ of all of c
+  - plain
+  - d: plain
+e:
+  # @ of f
+
+  f: plain
+
+  g: plain
+  # @ at the end of e
+h: | # @ of h
+  lines
+i: [plain, plain] # @ of the first
+j:
+- plain
+# @ of the second
+- k: plain
+  l: plain
+- # @ of m
+  m: plain
+  n: plain
+# @ of o
+
+# note
+o: plain
+p: plain
+# @ at the end
+";
+
+/// Makes comments with an `@` the rule.
+fn by_comments(desk: &Desk, rule: &str) {
+    let rules = format!("creation_rules: [{{age: {}, {rule}_comment_regex: '@'}}]\n", desk.age.recipient);
+    desk.repository.write(".sops.yaml", rules);
+}
+
+#[test]
+fn comments_say_what_is_encrypted_where_sops_finds_them() {
+    let desk = Desk::new();
+    desk.repository.write("remarks.yaml", REMARKS);
+    let expected = [1, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 0].map(|bit| bit == 1);
+    for (rule, wanted) in [("encrypted", true), ("unencrypted", false)] {
+        by_comments(&desk, rule);
+        let ours = desk.product().args(["encrypt", "remarks.yaml"]).ok();
+        let theirs = desk.sops().args(["encrypt", "remarks.yaml"]).ok();
+        assert_eq!(encrypted(&ours), expected.map(|matched| matched == wanted), "{rule}: {ours}");
+        assert_eq!(encrypted(&ours), encrypted(&theirs), "{rule}: {theirs}");
+        desk.repository.write("sealed.yaml", &ours);
+        for run in [desk.sops(), desk.product()] {
+            let opened = run.args(["decrypt", "sealed.yaml"]).ok();
+            let comments = |text: &str| text.matches("# ").count();
+            assert_eq!((comments(&opened), opened.contains("ENC[")), (comments(REMARKS), false), "{opened}");
+        }
+    }
+}
+
+#[test]
+fn random_comments_say_what_they_say_to_sops_or_are_refused() {
+    let desk = Desk::new();
+    let mut sealed = 0;
+    for number in 0..REMARKED {
+        let plain = Commented::documents(&mut Dice::new(SEED + number as u64));
+        desk.repository.write("a.yaml", &plain);
+        by_comments(&desk, ["encrypted", "unencrypted"][number % 2]);
+        let output = desk.product().args(["encrypt", "a.yaml"]).output();
+        if !output.status.success() {
+            assert!(output.stderr.contains("it is not certain what"), "{plain}\n{}", output.stderr);
+            continue;
+        }
+        sealed += 1;
+        let theirs = desk.sops().args(["encrypt", "a.yaml"]).ok();
+        assert_eq!(encrypted(&output.stdout), encrypted(&theirs), "{plain}\n---\n{}", output.stdout);
+        desk.repository.write("sealed.yaml", &output.stdout);
+        let opened = desk.sops().args(["decrypt", "sealed.yaml"]).ok();
+        assert!(!encrypted(&opened).contains(&true), "{plain}\n---\n{opened}");
+    }
+    assert!(sealed * 2 > REMARKED, "only {sealed} of {REMARKED}");
 }

@@ -161,7 +161,7 @@ pub fn yaml_cases(bench: &Bench, sealer: Sealer, seed: u64, files: usize) -> Vec
             write!(plain, "{separator}{}", yaml.document(&format!("f{number}d{index}"))).unwrap();
         }
         if sealer == Sealer::Product && rule(number).contains("comment") {
-            // Comments that decide are not supported there.
+            // Where it is not certain what such a comment decides, the file is refused.
             plain = plain.replace("# head é", "# note");
         }
         bench.case(sealer, number, &format!("{number}.yaml"), plain.into_bytes(), !other)

@@ -271,3 +271,97 @@ const INI_VALUES: [&str; 22] = [
     "`with # sign`", "with ; comment", "\"\"\"many\nlines\n\"\"\"", "\"half", "100%", "\\n", "[x]", "` blank `",
     "goes \\\non", "{{ x }}", "\"\"\"one\"\"\"",
 ];
+
+/// Writes YAML of comments above all, where people put them and where they do not. `@` in a comment is for a rule to find.
+#[derive(Debug)]
+pub struct Commented<'d> {
+    dice: &'d mut Dice,
+    text: String,
+    count: usize,
+}
+
+impl<'d> Commented<'d> {
+    /// One or two documents, whose values are all different.
+    pub fn documents(dice: &'d mut Dice) -> String {
+        let mut yaml = Self { dice, text: String::new(), count: 0 };
+        yaml.collection("", 0, false);
+        if yaml.dice.once_in(4) {
+            yaml.text.push_str("---\n");
+            yaml.collection("", 0, false);
+        }
+        yaml.text
+    }
+
+    fn collection(&mut self, indent: &str, depth: usize, is_list: bool) {
+        for _ in 0..=self.dice.roll(3) {
+            self.gap(indent);
+            self.count += 1;
+            let name = if is_list { "-".to_owned() } else { format!("k{}:", self.count) };
+            write!(self.text, "{indent}{name}").unwrap();
+            self.value(indent, depth, is_list);
+        }
+        if self.dice.once_in(6) {
+            self.gap(indent);
+        }
+    }
+
+    fn value(&mut self, indent: &str, depth: usize, is_item: bool) {
+        let deeper = format!("{indent}{}", self.dice.pick(&["  ", "  ", "    "]));
+        self.count += 1;
+        let number = self.count;
+        match self.dice.roll(12) {
+            0 => write!(self.text, " [v{number}, 'w{number}']").unwrap(),
+            1 => write!(self.text, " {{f: v{number}, g: w{number}}}").unwrap(),
+            2 => {
+                write!(self.text, " {}", self.dice.pick(&["|", ">-"])).unwrap();
+                self.inline();
+                return writeln!(self.text, "{deeper}v{number}").unwrap();
+            }
+            3..=5 if depth < 4 => {
+                self.inline();
+                return self.collection(&deeper, depth + 1, false);
+            }
+            6..=7 if depth < 4 => {
+                self.inline();
+                let inside = if is_item || self.dice.once_in(2) { deeper } else { indent.to_owned() };
+                return self.collection(&inside, depth + 1, true);
+            }
+            _ => {
+                let quote = self.dice.pick(&["", "\"", "'"]);
+                write!(self.text, " {quote}v{number}{quote}").unwrap();
+            }
+        }
+        self.inline();
+    }
+
+    /// The end of a line, often behind a comment.
+    fn inline(&mut self) {
+        if self.dice.once_in(4) {
+            let comment = self.comment();
+            write!(self.text, " {comment}").unwrap();
+        }
+        self.text.push('\n');
+    }
+
+    fn gap(&mut self, indent: &str) {
+        if self.dice.once_in(2) {
+            return;
+        }
+        for _ in 0..=self.dice.roll(3) {
+            if self.dice.once_in(4) {
+                self.text.push('\n');
+            }
+            let column = if self.dice.once_in(8) { self.dice.pick(&["", "  ", "    "]) } else { indent };
+            let comment = self.comment();
+            writeln!(self.text, "{column}{comment}").unwrap();
+        }
+        if self.dice.once_in(3) {
+            self.text.push('\n');
+        }
+    }
+
+    fn comment(&mut self) -> String {
+        self.count += 1;
+        format!("#{}{}", self.dice.pick(&[" @", " note", "@", "note"]), self.count)
+    }
+}

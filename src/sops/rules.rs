@@ -70,11 +70,6 @@ impl CommentRule {
         before.any(|comment| self.matches(comment)) == self.encrypts
     }
 
-    /// Whether an encrypted comment would be taken for one that says to leave a value plain.
-    pub fn is_fooled_by(&self, sealed: &str) -> bool {
-        !self.encrypts && self.matches(sealed)
-    }
-
     /// Whether it speaks of this comment.
     pub fn matches(&self, comment: &str) -> bool {
         self.regex.as_ref().is_some_and(|regex| regex.is_match(comment))

@@ -1,6 +1,7 @@
 //! Sealing YAML and JSON, in the order of the text. Aliases are written out, as sops does.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::comments::{self, Comment, Comments};
 use super::{Indent, SealError, Sealing, block};
@@ -43,6 +44,7 @@ pub(super) fn seal(text: &str, format: Format, sealing: &Sealing<'_>) -> Result<
         path: String::new(),
         depth: 0,
         expanded: 0,
+        matched: false,
         first: true,
     };
     for root in &stream.documents {
@@ -155,6 +157,8 @@ struct Place {
     flow: bool,
     /// How much of the path leads to the collection around it.
     outer: usize,
+    /// Of that collection.
+    around: Reach,
 }
 
 struct Walk<'a> {
@@ -173,6 +177,8 @@ struct Walk<'a> {
     path: String,
     depth: usize,
     expanded: usize,
+    /// A comment was met that the rule speaks of.
+    matched: bool,
     first: bool,
 }
 
@@ -209,7 +215,7 @@ impl<'a> Walk<'a> {
                 Kind::Sequence(items) => (&items[index], reach),
                 Kind::Scalar { .. } | Kind::Alias(_) => break,
             };
-            self.value(value, below, Place { flow, outer })?;
+            self.value(value, below, Place { flow, outer, around: reach })?;
             self.path.truncate(outer);
             self.passed();
         }
@@ -286,22 +292,40 @@ impl<'a> Walk<'a> {
         place: Place,
     ) -> Result<(), SealError> {
         let block = matches!(style, Style::Literal | Style::Folded);
+        let comment = if block { self.header_comment(node, place)? } else { None };
+        let behind = comment.as_ref().map_or_else(String::new, |(_, comment)| format!(" {comment}"));
         match self.leaf(node, value, reach)? {
             Some(sealed) => {
-                let mut written = if place.flow { format!("\"{sealed}\"") } else { sealed };
-                let header = self.text[node.span.clone()].lines().next().unwrap_or_default();
-                if let Some((_, comment)) = header.split_once('#').filter(|_| block) {
-                    let comment = Opened::Comment(Secret::new(comment.to_owned()));
-                    let comment = self.sealing.cipher.seal(&comment, &self.comment_path(place.outer))?;
-                    written = format!("{written} #{comment}");
-                }
-                self.edits.replace(node, Secret::new(written));
+                let sealed = if place.flow { format!("\"{sealed}\"") } else { sealed };
+                self.edits.replace(node, Secret::new(sealed + &behind));
             }
             // What is put behind it would end its last line.
-            None if block && node.span.end == self.text.len() => self.edits.replace(node, quote(value)),
-            None => {}
+            None if block && node.span.end == self.text.len() => {
+                let mut written = quote(value);
+                push(&mut written, &behind);
+                self.edits.replace(node, written);
+            }
+            None => {
+                if let Some((span, comment)) = comment {
+                    self.edits.replace_span(span, Secret::new(comment));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The comment behind the `|` or `>` of a block, and what it becomes. It belongs to what is around the block.
+    fn header_comment(
+        &mut self,
+        node: &'a Node,
+        place: Place,
+    ) -> Result<Option<(Range<usize>, String)>, SealError> {
+        let header = self.text[node.span.clone()].lines().next().unwrap_or_default();
+        let Some((before, comment)) = header.split_once('#') else { return Ok(None) };
+        let sealed = self.take_comment(comment, place.around, place.outer)?;
+        let start = node.span.start + before.len();
+        let written = format!("#{}", sealed.as_deref().unwrap_or(comment));
+        Ok(Some((start..node.span.start + header.len(), written)))
     }
 
     /// Takes a scalar into the MAC, and seals it where the rule says so.
@@ -330,24 +354,38 @@ impl<'a> Walk<'a> {
     fn comment(&mut self, comment: &Comment, reach: Reach) -> Result<(), SealError> {
         let text = &self.text[comment.span.start + 1..comment.span.end];
         let text = text.strip_suffix('\r').unwrap_or(text);
-        if self.by_comment.as_ref().is_some_and(|rule| rule.matches(text)) {
+        if !comment.certain && self.by_comment.as_ref().is_some_and(|rule| rule.matches(text)) {
             let line = Position::of(self.text, comment.span.start).line;
             return Err(SealError::UncertainComment { line });
         }
+        if let Some(sealed) = self.take_comment(text, reach, self.path.len())? {
+            let span = comment.span.start..comment.span.start + 1 + text.len();
+            self.edits.replace_span(span, Secret::new(format!("#{sealed}")));
+        }
+        Ok(())
+    }
+
+    /// Lets a comment count for what follows it, and seals it where the rule says so. It belongs to the collection that
+    /// so much of the path leads to.
+    fn take_comment(
+        &mut self,
+        text: &'a str,
+        reach: Reach,
+        path: usize,
+    ) -> Result<Option<String>, SealError> {
         if let Some(active) = self.active.last_mut() {
             active.push(text);
         }
+        self.matched |= self.by_comment.as_ref().is_some_and(|rule| rule.matches(text));
         if text.is_empty() || !self.covers(reach, true) {
-            return Ok(());
+            return Ok(None);
         }
         let plain = Opened::Comment(Secret::new(text.to_owned()));
-        let sealed = self.sealing.cipher.seal(&plain, &self.comment_path(self.path.len()))?;
-        if self.by_comment.as_ref().is_some_and(|rule| rule.is_fooled_by(&sealed)) {
+        let sealed = self.sealing.cipher.seal(&plain, &self.comment_path(path))?;
+        if self.by_comment.as_ref().is_some_and(|rule| rule.matches(&sealed)) {
             return Err(SealError::CommentRule);
         }
-        let span = comment.span.start..comment.span.start + 1 + text.len();
-        self.edits.replace_span(span, Secret::new(format!("#{sealed}")));
-        Ok(())
+        Ok(Some(sealed))
     }
 
     fn comment_path(&self, length: usize) -> String {
@@ -360,12 +398,16 @@ impl<'a> Walk<'a> {
         if self.expanded > MAX_EXPANDED {
             return Err(self.error(node, ValueError::Expands));
         }
-        let node = self.target(node)?;
+        let (alias, node) = (node, self.target(node)?);
         if let Kind::Scalar { value, .. } = &node.kind {
             let written = self.leaf(node, value.expose(), reach)?;
             let written = written.map_or_else(|| self.as_it_is(node, value), |sealed| quote(&sealed));
             push(out, written.expose());
             return Ok(());
+        }
+        // sops repeats the comments of what is repeated.
+        if self.matched {
+            return Err(SealError::UncertainComment { line: Position::of(self.text, alias.span.start).line });
         }
         self.enter()?;
         let (open, close) = if let Kind::Mapping(_) = node.kind { ("{", "}") } else { ("[", "]") };

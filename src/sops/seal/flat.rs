@@ -157,7 +157,7 @@ impl<'a> Walk<'a> {
         }
         let path = item.leaf.section.map_or_else(|| ":".to_owned(), |section| format!("{section}:"));
         let sealed = self.sealing.cipher.seal(&Opened::Comment(text.clone()), &path)?;
-        if self.by_comment.as_ref().is_some_and(|rule| rule.is_fooled_by(&sealed)) {
+        if self.by_comment.as_ref().is_some_and(|rule| rule.matches(&sealed)) {
             return Err(SealError::CommentRule);
         }
         let (sign, end) =

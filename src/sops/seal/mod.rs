@@ -199,11 +199,11 @@ pub enum SealError {
         reason: ValueError,
     },
     /// Its rule would take an encrypted comment for one that matches.
-    #[error("the rule `unencrypted_comment_regex` matches encrypted comments too")]
+    #[error("the rule about comments (`*_comment_regex`) matches encrypted comments too")]
     CommentRule,
     /// sops's parser may see it elsewhere, and leave a value plain that is to be encrypted.
     #[error(
-        "line {line}: a comment that says what is encrypted (`*_comment_regex`) is not supported in YAML yet"
+        "line {line}: it is not certain what this comment says about encryption (`*_comment_regex`), because sops may see it in another place\nhelp: put it right above the key that it is about, in the key's column, or behind the value"
     )]
     UncertainComment {
         /// Where the comment stands.
