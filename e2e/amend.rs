@@ -369,11 +369,11 @@ fn added(name: &str) -> Option<Value> {
 /// Lines of the metadata that name master keys.
 fn named_keys(text: &str) -> Vec<&str> {
     let names = ["recipient", "fp", "created_at", "shamir_threshold", "key_groups"];
-    text.lines()
-        .flat_map(|line| line.split("\\n"))
-        .map(|line| line.trim_start_matches([' ', '-', '\t']))
-        .filter(|line| names.iter().any(|name| line.trim_start_matches('"').starts_with(name)))
-        .collect()
+    // Behind the name, so that no line of an armor is taken for one.
+    let names_one =
+        |line: &&str| line.split_once(':').is_some_and(|(name, _)| names.contains(&name.trim_matches('"')));
+    let lines = text.lines().map(|line| line.trim_start_matches([' ', '-', '\t']));
+    lines.filter(names_one).collect()
 }
 
 #[test]
