@@ -75,8 +75,8 @@ lint: ## Check format, lints, documentation, scripts, and the licences and sourc
 	$(STRONGROOM_TOOLS)/cargo-deny --log-level error check bans licenses sources
 
 .PHONY: bench
-bench: build ## Compare speed with helm, sops and vals; wants a machine that does nothing else
-	@e2e/tools/get bao helm moto sops vals
+bench: build ## Compare speed with helm, sops, vals and argocd-cmp-server; wants a machine that does nothing else
+	@e2e/tools/get argocd bao helm moto sops vals
 	$(CARGO) test --locked --test bench -- --ignored --nocapture --test-threads=1
 
 .PHONY: soak

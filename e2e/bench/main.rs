@@ -7,6 +7,7 @@
 
 mod references;
 mod render;
+mod server;
 mod sops;
 #[path = "../support/mod.rs"]
 mod support;

@@ -29,6 +29,11 @@ impl Table {
         Self { rounds, rows: String::new(), notes: String::new(), broken: Vec::new() }
     }
 
+    /// How often each way is to be measured.
+    pub fn rounds(&self) -> usize {
+        self.rounds
+    }
+
     /// Measures one row.
     pub fn compare(&mut self, name: &str, ours: Way<'_>, theirs: Way<'_>, promise: AtMost) {
         let times = time_each(self.rounds, &[ours, theirs]);

@@ -27,8 +27,8 @@ pub struct Release {
 /// The newest release, and the oldest that is still supported.
 pub const RELEASES: [Release; 2] = [NEWEST, OLDEST];
 
-/// Without TLS it refuses its own default for a client's authority.
-const NEWEST: Release = Release { servers: "argocd", helm: "helm", flags: &["--client-ca-path="] };
+/// The newest. Without TLS it refuses its own default for a client's authority.
+pub const NEWEST: Release = Release { servers: "argocd", helm: "helm", flags: &["--client-ca-path="] };
 const OLDEST: Release = Release { servers: "argocd-min", helm: "helm3", flags: &[] };
 
 /// A running repo-server.
@@ -73,12 +73,17 @@ impl ArgoCd {
 
     /// Argo CD's own server for plugins that are commands, set up by the `plugin.yaml` in `config`.
     pub fn cmp_server(&self, config: &Path) -> Run {
-        Run::new(tool(self.release.servers))
-            .args(["cmp-server", "--logformat", "text", "--config-dir-path"])
-            .arg(config)
-            .env("ARGOCD_PLUGINSOCKFILEPATH", self.plugins())
-            .env("TMPDIR", config)
+        cmp_server(self.release, config, &self.plugins())
     }
+}
+
+/// The same beside no repo-server, with its socket in `plugins`.
+pub fn cmp_server(release: Release, config: &Path, plugins: &Path) -> Run {
+    Run::new(tool(release.servers))
+        .args(["cmp-server", "--logformat", "text", "--config-dir-path"])
+        .arg(config)
+        .env("ARGOCD_PLUGINSOCKFILEPATH", plugins)
+        .env("TMPDIR", config)
 }
 
 /// Redis as Argo CD uses it: for what can be made again.
