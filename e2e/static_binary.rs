@@ -33,6 +33,20 @@ fn it_is_a_static_position_independent_executable() {
     assert!(kind.contains("static-pie linked"), "{}: {kind}", path.display());
 }
 
+/// Two folders give the same program, `make reproducible` says; this is what could differ.
+#[test]
+fn it_does_not_say_where_it_was_built() {
+    let program = fs::read(shipped()).unwrap();
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    for folder in [top(), &cargo] {
+        let folder = folder.as_os_str().as_encoded_bytes();
+        let found = memchr::memmem::find(&program, folder);
+        let around = found.map(|at| String::from_utf8_lossy(&program[at..program.len().min(at + 200)]));
+        assert_eq!(around, None);
+    }
+}
+
 #[test]
 fn it_needs_nothing_but_helm_certificates_and_a_resolver() {
     let root = TempDir::new().unwrap();
