@@ -143,9 +143,9 @@ struct Podman {
 }
 
 impl Podman {
-    fn with(image: &Archive) -> Self {
+    fn with(image: &Path) -> Self {
         let podman = Self { storage: tempfile::tempdir().unwrap() };
-        podman.run(&["pull", "--quiet", &format!("oci-archive:{}", image.path.display())]).ok();
+        podman.run(&["pull", "--quiet", &format!("oci-archive:{}", image.display())]).ok();
         podman
     }
 
@@ -197,7 +197,7 @@ fn volumes(folder: &Path) -> [String; 2] {
 #[test]
 fn it_serves_as_a_locked_down_sidecar() {
     let folder = tempfile::tempdir().unwrap();
-    let podman = Podman::with(&Archive::build(folder.path(), "image.tar"));
+    let podman = Podman::with(&Archive::build(folder.path(), "image.tar").path);
     let [plugins, keys] = volumes(folder.path());
     podman
         .start("none", &["--detach", "--name", "sidecar", "-v", &plugins, "-v", &keys, &image(), "serve"])
@@ -236,19 +236,21 @@ fn it_serves_as_a_locked_down_sidecar() {
 
 #[test]
 fn it_finds_a_server_by_name_and_speaks_tls_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = Archive::build(folder.path(), "image.tar");
     Run::new(on_path("unshare"))
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "inside_a_network_of_its_own", "--ignored", "--nocapture"])
         .envs(std::env::vars_os())
-        .env(INSIDE, "1")
+        .env(INSIDE, &image.path)
         .ok();
 }
 
 #[test]
 #[ignore = "runs in the namespace that it_finds_a_server_by_name_and_speaks_tls_to_it makes"]
 fn inside_a_network_of_its_own() {
-    std::env::var_os(INSIDE).expect("the other test starts this one");
+    let archive = PathBuf::from(std::env::var_os(INSIDE).expect("the other test starts this one"));
     Run::new(on_path("ip")).args(["link", "set", "lo", "up"]).ok();
     let folder = tempfile::tempdir().unwrap();
     let server = FakeSecretsManager::start_tls(NAME, &[("team/database".to_owned(), MARKER.to_owned())]);
@@ -261,7 +263,7 @@ fn inside_a_network_of_its_own() {
     }
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fake_dns::start((Ipv4Addr::LOCALHOST, 53), NAME, Ipv4Addr::LOCALHOST);
-    let podman = Podman::with(&Archive::build(folder.path(), "image.tar"));
+    let podman = Podman::with(&archive);
     let mount = |file: &Path, at: &str| format!("{}:{at}:ro", file.display());
     let (authority, resolver) =
         (mount(&authority, "/etc/ssl/certs/ca-certificates.crt"), mount(&resolver, "/etc/resolv.conf"));

@@ -3,6 +3,7 @@
 //! Where they are the operator says, never a file. sops speaks gRPC without TLS to them, so data keys pass as they are: the
 //! network between must be one that nobody listens on. No words of theirs are told but those of [`PHRASES`].
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -147,9 +148,11 @@ impl KeyService {
 
     fn failure(&self, status: &Status) -> UnwrapError {
         let said = PHRASES.iter().find(|phrase| status.message().contains(**phrase));
+        // With a source it is from this side, whatever its code: the other one is not there, or speaks no HTTP/2.
+        let from_here = status.source().is_some();
         match (status.code(), said) {
-            // It is cancelled where the other side speaks no HTTP/2.
             (Code::Unavailable | Code::Cancelled, _) => self.error(Class::Unavailable, "cannot be reached"),
+            _ if from_here => self.error(Class::Unavailable, "cannot be reached"),
             (Code::Unimplemented, _) => self.error(Class::Unavailable, "is no key service"),
             (_, Some(phrase)) => self.error(Class::Denied, &format!("says: {phrase}")),
             (_, None) => self.error(Class::Denied, "does not do it"),
