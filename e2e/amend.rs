@@ -355,7 +355,10 @@ fn what_was_set_and_unset_again_leaves_random_files_as_they_were() {
             said(name, &opened).into_iter().chain(added(name)).collect::<Vec<_>>()
         );
         let now = desk.read(name);
-        assert!(ciphertexts(&now).is_subset(&ciphertexts(&sealed)), "{plain}\n{sealed}\n{now}");
+        // A comment below a lone `-` may come to lie elsewhere, and then is encrypted anew.
+        let anew =
+            ciphertexts(&now).difference(&ciphertexts(&sealed)).any(|text| !text.ends_with("type:comment"));
+        assert!(!anew, "{plain}\n{sealed}\n{now}");
     }
 }
 
