@@ -19,7 +19,7 @@ use super::support::product::{generate_with, shipped};
 use super::support::repository::Repository;
 use super::support::sidecar::Sidecar;
 use super::support::sops::encrypt;
-use super::support::tools::tool;
+use super::support::tools::{on_path, tool};
 use super::table::{AtMost, Table, median, milliseconds};
 
 const ROUNDS: usize = 3;
@@ -107,9 +107,9 @@ fn the_process() {
     assert!(late <= early + (2 << 20), "it grew from {early} to {late} bytes");
 }
 
-/// Both servers' sockets, and the repository.
+/// Both servers' sockets and work directories, and the repository.
 struct Pod {
-    folder: TempDir,
+    folder: Memory,
     repository: Repository,
     age: AgeKey,
 }
@@ -118,6 +118,25 @@ struct Pod {
 struct Server {
     sidecar: Sidecar,
     socket: PathBuf,
+}
+
+/// A memory-backed folder, as a pod's `/tmp` should be.
+struct Memory(TempDir);
+
+impl Memory {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Run::new(on_path("mount")).args(["-t", "tmpfs", "-o", "mode=0700", "tmpfs"]);
+        mount.arg(folder.path()).ok();
+        Self(folder)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Lazily, since a server may still have it open.
+        Run::new(on_path("umount")).arg("--lazy").arg(self.0.path()).ok();
+    }
 }
 
 /// What is asked of a server.
@@ -151,17 +170,17 @@ LINES{{- end }}
 
 impl Pod {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Memory::new();
         for name in ["plugins", "work", "keys", "stock"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::create_dir(folder.0.path().join(name)).unwrap();
         }
         let age = AgeKey::new();
-        fs::write(folder.path().join("keys/age.txt"), &age.identity).unwrap();
+        fs::write(folder.0.path().join("keys/age.txt"), &age.identity).unwrap();
         Self { folder, repository: Repository::new(), age }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.0.path().join(name)
     }
 
     /// A chart of so many objects of 50 lines, with three encrypted files.

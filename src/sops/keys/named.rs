@@ -85,7 +85,7 @@ pub fn transit(name: &str) -> Result<SealedKey, NameError> {
 /// Names of master keys of every kind, each kind a comma-separated list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lists<'a> {
-    /// [`age`].
+    /// [`mod@age`].
     pub age: &'a str,
     /// [`pgp`].
     pub pgp: &'a str,

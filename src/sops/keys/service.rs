@@ -1,7 +1,7 @@
 //! Key services: `sops keyservice` on another machine, or behind a socket, opens and seals data keys for this process.
 //!
 //! Where they are the operator says, never a file. sops speaks gRPC without TLS to them, so data keys pass as they are: the
-//! network between must be one that nobody listens on. No words of theirs are told but those of [`PHRASES`].
+//! network between must be one that nobody listens on. No words of theirs are told but those of `PHRASES`.
 
 use std::error::Error;
 use std::fmt;
