@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::future::{self, BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt};
 use serde::Deserialize;
 
 use crate::document::value::Value;
@@ -12,6 +12,7 @@ use crate::refs::ambient::Ambient;
 use crate::refs::source::{
     Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source, without_dots,
 };
+use crate::refs::sources::grouped;
 use crate::refs::sources::http::{self, Credential, Server, Text};
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -95,38 +96,18 @@ struct Doppler {
     config: String,
 }
 
-/// The secrets of a config, and who wants which.
-type Configs<'a> = BTreeMap<(&'a str, &'a str), Vec<(usize, &'a Locator)>>;
-
 impl Source for Doppler {
     fn fetch<'a>(
         &'a self,
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        async move {
-            let mut answers = vec![Err(FetchError::new(Class::Invalid, "nothing was read")); at.len()];
-            let mut configs = Configs::new();
-            for (index, locator) in at.iter().enumerate() {
-                match segments(&locator.path) {
-                    Ok([project, config, _]) => {
-                        configs.entry((project, config)).or_default().push((index, locator));
-                    }
-                    Err(error) => answers[index] = Err(error),
-                }
-            }
-            let reads = configs.into_iter().map(|((project, config), wanted)| async move {
-                (self.config(project, config).await, wanted)
-            });
-            for (secrets, wanted) in future::join_all(reads).await {
-                for (index, locator) in wanted {
-                    answers[index] =
-                        secrets.as_ref().map_err(Clone::clone).and_then(|secrets| secrets.pick(locator));
-                }
-            }
-            answers
-        }
-        .boxed()
+        let of = |locator: &'a Locator| {
+            let [project, config, _] = segments(&locator.path)?;
+            Ok(((project, config), locator))
+        };
+        let read = move |(project, config)| self.config(project, config);
+        grouped::fetch(at, of, read, Secrets::pick).boxed()
     }
 
     fn is_same_for_all(&self) -> bool {

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures::future::{self, BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt};
 use regex::Regex;
 use serde::Deserialize;
 
@@ -17,6 +17,7 @@ use crate::refs::ambient::Ambient;
 use crate::refs::source::{
     Document, FetchError, Fragment, Locator, OpenError, Params, Scheme, SchemeOption, Source,
 };
+use crate::refs::sources::grouped;
 use crate::refs::sources::http::Text;
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -125,34 +126,18 @@ struct Objects {
     cluster: Cluster,
 }
 
-/// An object, and who wants what of it.
-type Wanted<'a> = BTreeMap<String, Vec<(usize, &'a Locator)>>;
-
 impl Source for Objects {
     fn fetch<'a>(
         &'a self,
         _: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        async move {
-            let mut answers = vec![Err(invalid("nothing was read")); at.len()];
-            let mut objects = Wanted::new();
-            for (index, locator) in at.iter().enumerate() {
-                let object: Vec<_> = locator.path.split('/').take(4).collect();
-                objects.entry(object.join("/")).or_default().push((index, locator));
-            }
-            let reads = objects
-                .into_iter()
-                .map(|(object, wanted)| async move { (self.object(&object).await, wanted) });
-            for (object, wanted) in future::join_all(reads).await {
-                for (index, locator) in wanted {
-                    answers[index] =
-                        object.as_ref().map_err(Clone::clone).and_then(|object| object.pick(locator));
-                }
-            }
-            answers
-        }
-        .boxed()
+        let of = |locator: &'a Locator| {
+            let object: Vec<_> = locator.path.split('/').take(4).collect();
+            Ok((object.join("/"), locator))
+        };
+        let read = move |object: String| async move { self.object(&object).await };
+        grouped::fetch(at, of, read, Object::pick).boxed()
     }
 
     fn is_same_for_all(&self) -> bool {

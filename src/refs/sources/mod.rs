@@ -17,6 +17,7 @@ pub(super) mod gcs;
 pub(super) mod gitlab;
 pub(super) mod gkms;
 mod google;
+mod grouped;
 mod http;
 pub(super) mod httpjson;
 pub(super) mod k8s;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::future::{self, BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt};
 
 use crate::aws::Connection;
 use crate::confine;
@@ -18,6 +18,7 @@ use crate::fault::Class;
 use crate::refs::source::{
     Document, FetchError, Fragment, Locator, Scheme, SchemeOption, Source, inside_repository, without_dots,
 };
+use crate::refs::sources::grouped;
 use crate::refs::sources::objects::{At, Objects};
 use crate::scope::Scope;
 use crate::secret::Secret;
@@ -108,27 +109,8 @@ impl Source for States {
         scope: &'a Scope,
         at: &'a [Locator],
     ) -> BoxFuture<'a, Vec<Result<Document, FetchError>>> {
-        async move {
-            let mut answers = vec![Err(FetchError::new(Class::Invalid, "nothing was read")); at.len()];
-            let mut states: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
-            for (index, locator) in at.iter().enumerate() {
-                match split(&locator.path) {
-                    Ok((state, address)) => states.entry(state).or_default().push((index, address)),
-                    Err(error) => answers[index] = Err(error),
-                }
-            }
-            let reads = states
-                .into_iter()
-                .map(|(state, wanted)| async move { (self.state(scope, state).await, wanted) });
-            for (state, wanted) in future::join_all(reads).await {
-                for (index, address) in wanted {
-                    answers[index] =
-                        state.as_ref().map_err(Clone::clone).and_then(|state| state.find(address));
-                }
-            }
-            answers
-        }
-        .boxed()
+        let of = |locator: &'a Locator| split(&locator.path);
+        grouped::fetch(at, of, move |state| self.state(scope, state), State::find).boxed()
     }
 
     fn is_same_for_all(&self) -> bool {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures::future::{self, BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
@@ -20,6 +20,7 @@ use crate::refs::ambient::Ambient;
 use crate::refs::source::{
     Document, FetchError, Fragment, Locator, Params, Scheme, SchemeOption, Source, without_dots,
 };
+use crate::refs::sources::grouped;
 use crate::scope::Scope;
 use crate::secret::Secret;
 use crate::vault::{Brand, Call, Connection, Server, Vault, VaultError};
@@ -134,8 +135,8 @@ enum Engine {
     Unknown,
 }
 
-/// One read, and what is picked out of it for which locators.
-type Reads<'a> = BTreeMap<(&'a str, Option<&'a str>), Vec<(usize, Pick<'a>)>>;
+/// The path of a secret, and a version of it that is not the newest.
+type Version<'a> = (&'a str, Option<&'a str>);
 
 /// What a locator wants of a secret.
 #[derive(Clone, Copy)]
@@ -155,17 +156,8 @@ impl Source for Reader {
                 Ok(server) => server,
                 Err(error) => return vec![Err(error.into()); at.len()],
             };
-            let (reads, mut answers) = plan(at);
-            let reads = reads.into_iter().map(|((path, version), picks)| {
-                let server = &server;
-                async move { (self.read(server, path, version).await, picks) }
-            });
-            for (secret, picks) in future::join_all(reads).await {
-                for (index, pick) in picks {
-                    answers[index] = secret.as_ref().map_err(Clone::clone).and_then(|secret| pick.of(secret));
-                }
-            }
-            answers
+            let read = |(path, version)| self.read(&server, path, version);
+            grouped::fetch(at, wanted, read, |secret, pick| pick.of(secret)).await
         }
         .boxed()
     }
@@ -175,24 +167,9 @@ impl Source for Reader {
     }
 }
 
-/// The reads that `at` takes; the locators that need none have their answer.
-fn plan(at: &[Locator]) -> (Reads<'_>, Vec<Result<Document, FetchError>>) {
-    let mut reads = Reads::new();
-    let mut answers = vec![Err(invalid("nothing was read")); at.len()];
-    for (index, locator) in at.iter().enumerate() {
-        match wanted(locator) {
-            Ok((path, pick)) => {
-                let version = locator.params.get("version").map(String::as_str);
-                reads.entry((path, version)).or_default().push((index, pick));
-            }
-            Err(error) => answers[index] = Err(error),
-        }
-    }
-    (reads, answers)
-}
-
-fn wanted(at: &Locator) -> Result<(&str, Pick<'_>), FetchError> {
-    if at.params.get("version").is_some_and(|version| version.parse::<u32>().is_err()) {
+fn wanted(at: &Locator) -> Result<(Version<'_>, Pick<'_>), FetchError> {
+    let version = at.params.get("version").map(String::as_str);
+    if version.is_some_and(|version| version.parse::<u32>().is_err()) {
         return Err(invalid("a version is a number"));
     }
     let base64 = match at.params.get("decode").map(String::as_str) {
@@ -204,11 +181,11 @@ fn wanted(at: &Locator) -> Result<(&str, Pick<'_>), FetchError> {
         return if base64 {
             Err(invalid("decode works without a fragment only"))
         } else {
-            Ok((&at.path, Pick::Whole))
+            Ok(((&at.path, version), Pick::Whole))
         };
     }
     match at.path.rsplit_once('/') {
-        Some((path, name)) if path.contains('/') => Ok((path, Pick::Field { name, base64 })),
+        Some((path, name)) if path.contains('/') => Ok(((path, version), Pick::Field { name, base64 })),
         _ => Err(invalid("it must be mount/path/field, or mount/path#/field")),
     }
 }
