@@ -13,15 +13,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize as _;
 use serde_json::{Value as Json, json};
-use strongroom::fault::{Fault, report};
 use strongroom::kubernetes::{Kubernetes, Settings};
 use strongroom::policy::AllowList;
 use strongroom::refs::ambient::Ambient;
-use strongroom::refs::grammar::Expression;
 use strongroom::refs::resolve::Resolver;
-use strongroom::scope::Scope;
 use strongroom::sops::open::OpenOptions;
 use support::MARKER;
+use support::beside_vals::{self, Row, assert_rows, resolve, resolve_all};
 use support::cluster::{Cluster, TEAM};
 use support::helm::helm_bare;
 use support::process::Run;
@@ -97,41 +95,9 @@ fn of_team() -> Resolver {
     resolver(&[("KUBECONFIG", &KUBECONFIG)], Settings::default(), AllowList::everything())
 }
 
-/// The values as JSON, or the class and the report of the failure, in which there is no secret.
-async fn resolve_all(resolver: &Resolver, references: &[&str]) -> Vec<Result<Json, String>> {
-    let expressions: Vec<_> =
-        references.iter().map(|reference| Expression::parse(reference).unwrap()).collect();
-    let expressions: Vec<_> = expressions.iter().collect();
-    let values = resolver.resolve(&Scope::default(), &expressions).await;
-    let told = values.into_iter().map(|value| match value {
-        Ok(value) => Ok(serde_json::from_str(value.to_flow().expose()).unwrap()),
-        Err(errors) => {
-            let said = format!("{}: {}", errors[0].class().label(), report(&errors[0].cause));
-            assert!(!said.contains(MARKER), "{said}");
-            Err(said)
-        }
-    });
-    told.collect()
-}
-
-async fn resolve(resolver: &Resolver, reference: &str) -> Result<Json, String> {
-    resolve_all(resolver, &[reference]).await.remove(0)
-}
-
 fn vals(reference: &str) -> Result<Json, String> {
-    let input = serde_json::to_string(&json!({ "x": reference })).unwrap();
-    let run = Run::new(tool("vals")).args(["eval", "-o", "json", "-f", "-"]).stdin(input);
-    let output = run.env("HOME", CLUSTER.home()).env("KUBECONFIG", &*KUBECONFIG).output();
-    if !output.status.success() {
-        return Err(output.stderr);
-    }
-    serde_json::from_str::<Json>(&output.stdout)
-        .map(|value| value["x"].clone())
-        .map_err(|error| error.to_string())
+    beside_vals::vals(reference, |run| run.env("HOME", CLUSTER.home()).env("KUBECONFIG", &*KUBECONFIG))
 }
-
-/// A reference, its value or how its failure begins, and what vals does: `None` is the same.
-type Row = (&'static str, Result<Json, &'static str>, Option<&'static str>);
 
 fn rows() -> Vec<Row> {
     let missing = "no such option";
@@ -215,24 +181,7 @@ fn rows() -> Vec<Row> {
 #[tokio::test(flavor = "multi_thread")]
 async fn references_mean_what_they_mean_to_vals_unless_the_row_says_so() {
     let resolver = of_team();
-    let mut wrong = Vec::new();
-    for (reference, expected, differs) in rows() {
-        let ours = resolve(&resolver, reference).await;
-        let right = match (&ours, &expected) {
-            (Ok(ours), Ok(expected)) => ours == expected,
-            (Err(ours), Err(expected)) => ours.starts_with(expected),
-            _ => false,
-        };
-        if !right {
-            wrong.push(format!("{reference}: {ours:?}, not {expected:?}"));
-        }
-        let theirs = vals(reference);
-        let same = theirs.as_ref().ok() == expected.as_ref().ok();
-        if same == differs.is_some() {
-            wrong.push(format!("{reference}: {theirs:?} in vals"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_rows(&resolver, rows(), vals).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

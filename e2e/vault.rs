@@ -13,23 +13,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{KeyPair, SigningKey};
 
 use serde_json::{Value as Json, json};
-use strongroom::document::value::Value;
 use strongroom::environment::Environment;
-use strongroom::fault::{Fault, report};
 use strongroom::policy::AllowList;
 use strongroom::refs::ambient::Ambient;
-use strongroom::refs::grammar::Expression;
 use strongroom::refs::resolve::Resolver;
-use strongroom::scope::Scope;
 use strongroom::sops::open::OpenOptions;
 use strongroom::vault::{Settings, Vault};
 use support::MARKER;
+use support::beside_vals::{self, Row, assert_rows, resolve};
 use support::openbao::Openbao;
-use support::process::Run;
 use support::product::strongroom;
 use support::repository::Repository;
 use support::sops;
-use support::tools::tool;
 
 static SERVER: LazyLock<Openbao> = LazyLock::new(|| {
     let server = Openbao::start();
@@ -71,34 +66,9 @@ fn resolver(environment: &[(&str, &str)]) -> Resolver {
     Resolver::new(ambient, Arc::new(AllowList::everything()))
 }
 
-/// The value as JSON, or the class and the report of the failure, in which there is no secret.
-async fn resolve(resolver: &Resolver, reference: &str) -> Result<Json, String> {
-    let expression = Expression::parse(reference).unwrap();
-    let value: Result<Value, _> = resolver.resolve(&Scope::default(), &[&expression]).await.remove(0);
-    match value {
-        Ok(value) => Ok(serde_json::from_str(value.to_flow().expose()).unwrap()),
-        Err(errors) => {
-            let said = format!("{}: {}", errors[0].class().label(), report(&errors[0].cause));
-            assert!(!said.contains(MARKER), "{said}");
-            Err(said)
-        }
-    }
-}
-
 fn vals(reference: &str) -> Result<Json, String> {
-    let input = serde_json::to_string(&json!({ "x": reference })).unwrap();
-    let run = Run::new(tool("vals")).args(["eval", "-o", "json", "-f", "-"]).stdin(input);
-    let output = run.env("HOME", SERVER.home()).envs(SERVER.environment()).output();
-    if !output.status.success() {
-        return Err(output.stderr);
-    }
-    serde_json::from_str::<Json>(&output.stdout)
-        .map(|value| value["x"].clone())
-        .map_err(|error| error.to_string())
+    beside_vals::vals(reference, |run| run.env("HOME", SERVER.home()).envs(SERVER.environment()))
 }
-
-/// A reference, its value or how its failure begins, and what vals does: `None` is the same.
-type Row = (&'static str, Result<Json, &'static str>, Option<&'static str>);
 
 fn rows() -> Vec<Row> {
     let (one, two) = (json!("STRONGROOM-MARKER one"), json!("STRONGROOM-MARKER two"));
@@ -159,24 +129,7 @@ async fn references_mean_what_they_mean_to_vals_unless_the_row_says_so() {
     let environment = SERVER.environment();
     let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let resolver = resolver(&environment);
-    let mut wrong = Vec::new();
-    for (reference, expected, differs) in rows() {
-        let ours = resolve(&resolver, reference).await;
-        let right = match (&ours, &expected) {
-            (Ok(ours), Ok(expected)) => ours == expected,
-            (Err(ours), Err(expected)) => ours.starts_with(expected),
-            _ => false,
-        };
-        if !right {
-            wrong.push(format!("{reference}: {ours:?}, not {expected:?}"));
-        }
-        let theirs = vals(reference);
-        let same = theirs.as_ref().ok() == expected.as_ref().ok();
-        if same == differs.is_some() {
-            wrong.push(format!("{reference}: {theirs:?} in vals"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_rows(&resolver, rows(), vals).await;
     let bao = self::resolver(&[
         ("BAO_ADDR", &SERVER.url()),
         ("VAULT_TOKEN", MARKER),

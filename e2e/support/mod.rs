@@ -13,6 +13,7 @@
 #![allow(clippy::new_without_default, reason = "a new key is not a default one")]
 
 pub mod argocd;
+pub mod beside_vals;
 pub mod cluster;
 pub mod collector;
 pub mod delay;
