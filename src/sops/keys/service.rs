@@ -149,10 +149,9 @@ impl KeyService {
     fn failure(&self, status: &Status) -> UnwrapError {
         let said = PHRASES.iter().find(|phrase| status.message().contains(**phrase));
         // With a source it is from this side, whatever its code: the other one is not there, or speaks no HTTP/2.
-        let from_here = status.source().is_some();
+        let lost = status.source().is_some() || matches!(status.code(), Code::Unavailable | Code::Cancelled);
         match (status.code(), said) {
-            (Code::Unavailable | Code::Cancelled, _) => self.error(Class::Unavailable, "cannot be reached"),
-            _ if from_here => self.error(Class::Unavailable, "cannot be reached"),
+            _ if lost => self.error(Class::Unavailable, "cannot be reached"),
             (Code::Unimplemented, _) => self.error(Class::Unavailable, "is no key service"),
             (_, Some(phrase)) => self.error(Class::Denied, &format!("says: {phrase}")),
             (_, None) => self.error(Class::Denied, "does not do it"),
